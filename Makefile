@@ -1,0 +1,56 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# Everything lives in .venv; constraints.txt pins every version that is installed there.
+
+PYTHON ?= python3
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+LINT_PATHS := src tests $(wildcard benchmarks examples docs)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Search and test scaling factors for a small real model (about 8 minutes)
+	$(BIN)/ropewalk demo $(DEMO_ARGS)
+
+test: $(STAMP) ## The core tests (under 15 minutes on two cores)
+	$(BIN)/python -m pytest -m "not slow" $(TEST_ARGS)
+
+# pytest exits with 5 when nothing was selected: that is no failure as long as there are no slow tests.
+test-slow: $(STAMP) ## Tests that need minutes, servers, browsers or clusters
+	@$(BIN)/python -m pytest -m slow $(TEST_ARGS); status=$$?; \
+	if [ $$status -eq 5 ]; then echo "make test-slow: no slow test selected"; exit 0; fi; \
+	exit $$status
+
+lint: $(STAMP) ## ruff, mypy --strict and the import directions
+	$(BIN)/ruff check $(LINT_PATHS)
+	$(BIN)/ruff format --check $(LINT_PATHS)
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Let ruff format the code and mend what it can
+	$(BIN)/ruff check --fix $(LINT_PATHS)
+	$(BIN)/ruff format $(LINT_PATHS)
+
+clean: ## Remove .venv, builds and caches (runs/ stays)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and by its exact version, so that nothing else chooses one. The build backend runs in a room of
+# its own, which the build constraint pins too. The stamp comes last: a broken install is tried again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ropewalk needs Python 3.11 or newer, and '$(PYTHON)' is not." \
+	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; } >&2
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt pip
+	$(PIP) install --quiet --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt --editable '.[dev]'
+	@touch $@
