@@ -35,7 +35,7 @@ _HOME = {
     "patched": "patch",
     "remove": "patch",
 }
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

@@ -77,7 +77,9 @@ class ScalingFactors:
         """
         rotary = _indices(num_layers, rotary_layers)
         if not 0 <= skip_first < len(rotary):
-            raise FactorsError(f"skip_first is {skip_first}, expected 0 to {len(rotary) - 1}: some layer must be scaled")
+            raise FactorsError(
+                f"skip_first is {skip_first}, expected 0 to {len(rotary) - 1}: some layer must be scaled"
+            )
         scaled = curve_factors(control_points, len(rotary) - skip_first, mode)
         return cls(_place(np.concatenate([np.ones(skip_first), scaled]), num_layers, rotary_layers))
 
@@ -244,9 +246,7 @@ def _indices(num_layers: int, rotary_layers: Sequence[int] | None) -> list[int]:
     return indices
 
 
-def _place(
-    factors: NDArray[np.float64], num_layers: int, rotary_layers: Sequence[int] | None
-) -> list[float | None]:
+def _place(factors: NDArray[np.float64], num_layers: int, rotary_layers: Sequence[int] | None) -> list[float | None]:
     placed: list[float | None] = [None] * num_layers
     for index, factor in zip(_indices(num_layers, rotary_layers), factors, strict=True):
         placed[index] = float(factor)

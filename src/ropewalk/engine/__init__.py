@@ -1,0 +1,1 @@
+"""The evaluation engine: prompts in, verdicts and likelihoods of their answers out."""

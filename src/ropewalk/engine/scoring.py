@@ -1,0 +1,170 @@
+"""Teacher forcing: verdict and log-likelihood of the answer in one forward pass over prompt and answer.
+
+Right padding without a mask: causality hides what comes later, and scaled-dot-product attention keeps its causal fast
+path. Logits are computed at the answer's tokens alone, in float32 whatever the model's dtype: bf16 logits tie.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.engine.batching import has_length_dependent_rope, make_batches
+from ropewalk.errors import DataError
+from ropewalk.identity import base_scheme
+from ropewalk.prompts import RenderedPrompt, terminator_ids
+
+CPU_TOKENS = 2048
+CUDA_TOKENS = 65536
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """Teacher-forced score of one answer.
+
+    verdict: greedy decoding would give exactly these tokens and then the terminator. log_likelihood: mean natural
+    log-probability per answer token (NaN if the model gave NaN). margin: smallest gap between the best two logits over
+    the scored steps: how near the verdict was to turning. tokens: answer tokens.
+    """
+
+    verdict: bool
+    log_likelihood: float
+    margin: float
+    tokens: int
+
+
+class AnswerScorer:
+    """Scores a fixed list of prompts under whatever factors the model carries at the time of the call.
+
+    The batches are made once and are the same for every candidate. tokens_per_batch: None picks a size for the device;
+    on CUDA a batch that does not fit is halved, and the smaller size is kept.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, prompts: Sequence[RenderedPrompt], tokens_per_batch: int | None = None
+    ) -> None:
+        if not prompts:
+            raise DataError("no prompts to score: the task gave no examples")
+        self.model = model
+        self.prompts = list(prompts)
+        self.device = model.get_input_embeddings().weight.device
+        self.tokens_per_batch = tokens_per_batch or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
+        self._equal_lengths = has_length_dependent_rope(base_scheme(model))
+        self._terminators = {text: terminator_ids(tokenizer, text) for text in {p.terminator for p in self.prompts}}
+        self._check_lengths()
+
+    def score(self, on_progress: Callable[[int], None] | None = None) -> list[AnswerScore]:
+        """One score a prompt, in the order given. `on_progress` is told how many prompts were just done."""
+        scores: dict[int, AnswerScore] = {}
+        with torch.no_grad(), _evaluation_mode(self.model), _float32_head(self.model):
+            waiting = self._batches(range(len(self.prompts)))
+            while waiting:
+                batch = waiting.pop(0)
+                try:
+                    scores.update(zip(batch, self._score_batch(batch), strict=True))
+                except torch.cuda.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    waiting = self._halve([batch, *waiting])
+                    continue
+                if on_progress:
+                    on_progress(len(batch))
+        return [scores[index] for index in range(len(self.prompts))]
+
+    def _batches(self, indices: Sequence[int]) -> list[list[int]]:
+        chosen = [self.prompts[index] for index in indices]
+        batches = make_batches(chosen, self.tokens_per_batch, equal_lengths=self._equal_lengths)
+        return [[indices[place] for place in batch] for batch in batches]
+
+    def _halve(self, waiting: list[list[int]]) -> list[list[int]]:
+        """Smaller batches for what is left; re-raises the error being handled when one prompt alone is too much."""
+        if len(waiting[0]) == 1:
+            raise
+        longest = len(self.prompts[waiting[0][0]].ids)
+        self.tokens_per_batch = longest * (len(waiting[0]) // 2)
+        return self._batches([index for batch in waiting for index in batch])
+
+    def _score_batch(self, batch: list[int]) -> list[AnswerScore]:
+        prompts = [self.prompts[index] for index in batch]
+        longest = max(len(prompt.ids) for prompt in prompts)
+        rows = [[*prompt.ids, *[0] * (longest - len(prompt.ids))] for prompt in prompts]
+        input_ids = torch.tensor(rows, device=self.device)
+        # The logits at index t predict the token at t + 1: from before the first answer token to the terminator.
+        spans = [range(prompt.first - 1, len(prompt.ids)) for prompt in prompts]
+        kept = sorted({index for span in spans for index in span})
+        logits = self._logits(input_ids, torch.tensor(kept, device=self.device))
+        place = {index: column for column, index in enumerate(kept)}
+        return [
+            self._score_row(logits[row, place[span[0]] : place[span[-1]] + 1], prompt)
+            for row, (span, prompt) in enumerate(zip(spans, prompts, strict=True))
+        ]
+
+    def _logits(self, input_ids: Tensor, kept: Tensor) -> Tensor:
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=kept)
+            return output.logits  # type: ignore[no-any-return]
+        return self.model(input_ids=input_ids, use_cache=False).logits[:, kept]  # type: ignore[no-any-return]
+
+    def _score_row(self, logits: Tensor, prompt: RenderedPrompt) -> AnswerScore:
+        """logits: [answer tokens + 1, vocabulary] in float32."""
+        answer = torch.tensor(prompt.ids[prompt.first :], device=logits.device)
+        count = prompt.num_scored
+        best = logits.float().topk(2, dim=-1)
+        chosen = logits.float()[:count].log_softmax(-1).gather(-1, answer[:, None])
+        greedy = best.indices[:, 0].tolist()
+        ends = greedy[count] in self._terminators[prompt.terminator] if prompt.terminator else True
+        steps = best.values[: count + 1 if prompt.terminator else count]
+        return AnswerScore(
+            verdict=greedy[:count] == answer.tolist() and ends and bool(torch.isfinite(chosen).all()),
+            log_likelihood=float(chosen.double().mean()),
+            margin=float((steps[:, 0] - steps[:, 1]).min()),
+            tokens=count,
+        )
+
+    def _check_lengths(self) -> None:
+        text_config = self.model.config.get_text_config()
+        limit = getattr(text_config, "max_position_embeddings", None)
+        too_long = [prompt for prompt in self.prompts if limit and len(prompt.ids) > limit]
+        if too_long:
+            names = ", ".join(f"{prompt.example.id} ({len(prompt.ids)} tokens)" for prompt in too_long[:3])
+            raise DataError(
+                f"{len(too_long)} of {len(self.prompts)} prompts are longer than the model's {limit} tokens: {names}"
+                f"{', …' if len(too_long) > 3 else ''}. Use fewer --keys"
+            )
+
+
+@contextmanager
+def _evaluation_mode(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _float32_head(model: Any) -> Iterator[None]:
+    """Let the output layer compute in float32, so that what the model does to its logits afterwards (soft caps,
+    scales) sees float32 too. Layers of another kind (quantised, parallel) are left as they are.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+        yield
+        return
+    weight = head.weight.float()
+    bias = None if head.bias is None else head.bias.float()
+
+    def forward(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+        return nn.functional.linear(inputs[0].float(), weight, bias)
+
+    handle = head.register_forward_hook(forward)
+    try:
+        yield
+    finally:
+        handle.remove()

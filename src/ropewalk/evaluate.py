@@ -1,0 +1,82 @@
+"""(model, tokenizer, task, candidates) -> one `TaskResult` per candidate. Leaves the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ropewalk.engine.scoring import AnswerScorer
+from ropewalk.factors import ScalingFactors
+from ropewalk.patch import patched, unpatched
+from ropewalk.prompts import PromptRenderer
+from ropewalk.results import TaskResult
+from ropewalk.splits import Split
+from ropewalk.tasks.base import Example, Task
+
+
+class Evaluator:
+    """A model and a fixed set of examples, ready to score any number of factors.
+
+    examples must hold every record at every position, record by record, as `Task.examples` gives them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        task: Task,
+        examples: Sequence[Example],
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        self.model, self.task, self.examples = model, task, list(examples)
+        renderer = PromptRenderer(tokenizer, chat_template_kwargs)
+        prompts = [renderer.render(example) for example in self.examples]
+        self.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        self._scorer = AnswerScorer(model, tokenizer, prompts, tokens_per_batch)
+
+    def score(
+        self,
+        factors: ScalingFactors | None,
+        *,
+        any_model: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> TaskResult:
+        """The result under `factors`; None is the model without any (vanilla), also where it carries some."""
+        context = unpatched(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
+        with context:
+            scores = self._scorer.score(on_progress)
+        records = list(dict.fromkeys(example.record for example in self.examples))
+        shape = (len(records), len(self.task.positions))
+        return TaskResult(
+            task=self.task.settings(),
+            positions=self.task.positions,
+            records=tuple(records),
+            verdicts=np.array([score.verdict for score in scores]).reshape(shape),
+            log_likelihoods=np.array([score.log_likelihood for score in scores]).reshape(shape),
+            margins=np.array([score.margin for score in scores]).reshape(shape),
+            answer_tokens=np.array([score.tokens for score in scores]).reshape(shape),
+        )
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    candidates: Sequence[ScalingFactors | None],
+    *,
+    split: Split = "test",
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    any_model: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[TaskResult]:
+    """Score every candidate on the same examples: all records of `split`, each at every position of the task.
+
+    candidates: factors, or None for the model without any. Returns one result a candidate, in their order. Pure: the
+    model carries afterwards what it carried before.
+    """
+    evaluator = Evaluator(model, tokenizer, task, task.examples(split), chat_template_kwargs=chat_template_kwargs)
+    return [evaluator.score(factors, any_model=any_model, on_progress=on_progress) for factors in candidates]

@@ -1,0 +1,23 @@
+"""Silence for the parts of transformers that talk: progress bars always, warnings only where they are known noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers.utils import logging
+
+
+@contextmanager
+def quiet_transformers(*, warnings: bool = False) -> Iterator[None]:
+    """Hide transformers' progress bars inside the block; with `warnings=True` its logged warnings too."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    if warnings:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,117 @@
+"""`TaskResult`: what one candidate scored on one task, example by example, with its intervals, as JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropewalk import stats
+from ropewalk.errors import DataError
+from ropewalk.objectives import DEFAULT_WEIGHTS, utilisation
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Scores of every record at every gold position; all arrays are [records, positions].
+
+    task: the settings that determine the examples. positions: 0-based gold positions. records: their ids.
+    verdicts: teacher-forced exact match. log_likelihoods: mean nats per answer token (NaN where the model gave NaN).
+    margins: smallest top-1/top-2 gap over the answer. answer_tokens: scored tokens.
+    """
+
+    task: Mapping[str, Any]
+    positions: tuple[int, ...]
+    records: tuple[str, ...]
+    verdicts: NDArray[np.bool_]
+    log_likelihoods: NDArray[np.float64]
+    margins: NDArray[np.float64]
+    answer_tokens: NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """Share of right verdicts at each position, [positions]."""
+        return np.asarray(self.verdicts.mean(axis=0))
+
+    @property
+    def nll(self) -> NDArray[np.float64]:
+        """Mean negative log-likelihood at each position in nats per answer token, [positions]."""
+        return np.asarray(-self.log_likelihoods.mean(axis=0))
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """95 % Wilson interval of the accuracy at each position; the records of one position are independent."""
+        return [stats.wilson(int(column.sum()), len(column)) for column in self.verdicts.T]
+
+    @property
+    def average(self) -> float:
+        """Mean accuracy over positions."""
+        return float(self.accuracy.mean())
+
+    @property
+    def failures(self) -> int:
+        """Examples whose likelihood is not a number: counted as wrong, never hidden."""
+        return int((~np.isfinite(self.log_likelihoods)).sum())
+
+    def summary(self, weights: Sequence[float] = DEFAULT_WEIGHTS) -> dict[str, Any]:
+        """The figures of `--json`: by position `accuracy`, `nll` and `interval`, then averages with their intervals.
+
+        Intervals of averages are bootstrapped over whole records, for one record serves every position.
+        """
+        verdicts = self.verdicts.astype(np.float64)
+        mean = stats.cluster_bootstrap(verdicts, lambda accuracy: accuracy.mean(axis=-1))
+        u = stats.cluster_bootstrap(verdicts, lambda accuracy: utilisation(accuracy, weights))
+        finite = self.failures == 0
+        return {
+            "accuracy": self.accuracy.tolist(),
+            "nll": self.nll.tolist() if finite else [None if np.isnan(value) else value for value in self.nll.tolist()],
+            "interval": [list(interval) for interval in self.intervals],
+            "average": self.average,
+            "average_interval": [mean.low, mean.high],
+            "average_nll": float(self.nll.mean()) if finite else None,
+            "utilisation": float(utilisation(self.accuracy, weights)),
+            "utilisation_interval": [u.low, u.high],
+            "worst": float(self.accuracy.min()),
+            "records": len(self.records),
+            "failures": self.failures,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, example by example, as JSON; the inverse is `from_dict`."""
+        return {
+            "task": dict(self.task),
+            "positions": list(self.positions),
+            "records": list(self.records),
+            "verdicts": self.verdicts.tolist(),
+            "log_likelihoods": _finite_or_null(self.log_likelihoods),
+            "margins": _finite_or_null(self.margins),
+            "answer_tokens": self.answer_tokens.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Rebuild a result from `to_dict`."""
+        return cls(
+            task=document["task"],
+            positions=tuple(document["positions"]),
+            records=tuple(document["records"]),
+            verdicts=np.array(document["verdicts"], dtype=np.bool_),
+            log_likelihoods=np.array(document["log_likelihoods"], dtype=np.float64),
+            margins=np.array(document["margins"], dtype=np.float64),
+            answer_tokens=np.array(document["answer_tokens"], dtype=np.int64),
+        )
+
+
+def check_same_examples(one: TaskResult, other: TaskResult) -> None:
+    """Raise `DataError` unless both results are over the same examples: only these may be compared in pairs."""
+    if (one.records, one.positions, one.task) != (other.records, other.positions, other.task):
+        raise DataError(
+            "these results are over different examples: compare only results of the same task, records and positions"
+        )
+
+
+def _finite_or_null(values: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[value if np.isfinite(value) else None for value in row] for row in values.tolist()]

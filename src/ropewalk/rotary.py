@@ -1,0 +1,146 @@
+"""`LayerwiseRotary`: cos/sin tables of every layer from one call of the model's own rotary module.
+
+Layer l divides the position by its factor s_l: angle = f_base(p / s_l) (arXiv 2503.04355, equation 4). Two parts work
+together: a wrapper in the place of the rotary module, which returns one entry a layer, and a pre-hook on each decoder
+layer, which picks its own. There is no state between the two, so checkpoint recompute, reordering and `torch.compile`
+are all safe.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.layers import undecorated_forward
+
+Entry = Tensor | tuple[Tensor, ...]
+
+
+class PerLayer(list[Any]):
+    """What the wrapper returns: one entry (cos and sin, or whatever the rotary module returns) a layer."""
+
+
+class PickOwnEntry:
+    """Forward pre-hook of decoder layer `layer`: puts that layer's entry where the list of all layers stands."""
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The same arguments with every `PerLayer`, also one in a dict by layer type, replaced by its own entry."""
+        return tuple([self._pick(value) for value in args]), {key: self._pick(value) for key, value in kwargs.items()}
+
+    def _pick(self, value: Any) -> Any:
+        if isinstance(value, PerLayer):
+            return value[self.layer]
+        if isinstance(value, dict) and any(isinstance(item, PerLayer) for item in value.values()):
+            return {key: item[self.layer] if isinstance(item, PerLayer) else item for key, item in value.items()}
+        return value
+
+
+class LayerwiseRotary(nn.Module):
+    """Stands in the place of a rotary module and computes the tables of all layers at once.
+
+    base: the model's own rotary module; attributes that are unknown here are looked up there.
+    num_layers: decoder layers of the model.
+    layer: None for a module that serves all layers, which returns a `PerLayer`; else the decoder layer that owns the
+    module, and the forward returns that layer's tables alone.
+
+    One ordinary call with the true positions serves every layer whose factor is exactly 1, to the bit, and lets dynamic
+    rope types choose their base from the true length. One batched call of the undecorated forward with the positions
+    p / s then serves all DISTINCT other factors. Positions are divided in float64 and rounded to float32 once.
+
+    The factors are a [F] tensor of the distinct values and a row number for each layer. Factors that differ between
+    the rows of a batch would be a [F, B] tensor in the same place; nothing else here would change.
+    """
+
+    base: nn.Module
+
+    def __init__(self, base: nn.Module, num_layers: int, layer: int | None = None) -> None:
+        super().__init__()
+        self.base = base
+        self.num_layers = num_layers
+        self.layer = layer
+        self._plain = undecorated_forward(base)
+        parameters = list(inspect.signature(self._plain).parameters)
+        self._position_argument = parameters.index("position_ids") - 1
+        self.set_factors([None] * num_layers)
+        self._register_load_state_dict_pre_hook(_add_base_to_keys)
+
+    def set_factors(self, factors: Sequence[float | None]) -> None:
+        """One factor a layer from now on; None is 1. Costs microseconds and touches no hook."""
+        own = [1.0 if value is None else float(value) for value in factors]
+        if self.layer is not None:
+            own = [own[self.layer]]
+        distinct = list(dict.fromkeys(value for value in own if value != 1.0))
+        row_of = {value: row for row, value in enumerate(distinct)}
+        # Not a buffer: `.to(bfloat16)` would round it, and it belongs in no checkpoint.
+        self._divisors = torch.tensor(distinct, dtype=torch.float64, device="cpu")
+        self._rows = tuple(row_of.get(value, -1) for value in own)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Same arguments as the base module. Returns `PerLayer`, or one entry for a module owned by a layer."""
+        ordinary = self.base(*args, **kwargs)
+        scaled = self._scaled_entries(args, kwargs) if len(self._divisors) else []
+        entries = [ordinary if row < 0 else scaled[row] for row in self._rows]
+        return PerLayer(entries) if self.layer is None else entries[0]
+
+    def _scaled_entries(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Entry]:
+        """Entries of the distinct factors, from one call with positions [..., F * B, T]."""
+        by_name = "position_ids" in kwargs
+        position_ids = kwargs["position_ids"] if by_name else args[self._position_argument]
+        positions, batch = self._divide(position_ids)
+        if by_name:
+            kwargs = {**kwargs, "position_ids": positions}
+        else:
+            index = self._position_argument
+            args = (*args[:index], positions, *args[index + 1 :])
+        tables = self._plain(self.base, *args, **kwargs)
+        flat = position_ids.dim() == 1
+        count = len(self._divisors)
+        if isinstance(tables, Tensor):
+            return list(_split(tables, count, batch, flat))
+        return list(zip(*(_split(table, count, batch, flat) for table in tables), strict=True))
+
+    def _divide(self, position_ids: Tensor) -> tuple[Tensor, int]:
+        """float32 positions / s, [..., F * B, T], from int positions [..., B, T] (leading axes: mrope's three)."""
+        divisors = self._divisors
+        # Apple's GPUs have no float64; dividing on the CPU there is exact and the table is small.
+        exact_device = torch.device("cpu") if position_ids.device.type == "mps" else position_ids.device
+        if divisors.device != exact_device:
+            divisors = divisors.to(exact_device)
+            if not torch.compiler.is_compiling():
+                self._divisors = divisors
+        positions = position_ids.to(exact_device)
+        positions = positions.unsqueeze(0) if positions.dim() == 1 else positions
+        divided = positions.double().unsqueeze(-3) / divisors.view(-1, 1, 1)
+        return divided.flatten(-3, -2).float().to(position_ids.device), positions.shape[-2]
+
+    def __getattr__(self, name: str) -> Any:
+        modules: Mapping[str, nn.Module] = self.__dict__.get("_modules", {})
+        if name in modules:
+            return modules[name]
+        if "base" in modules:
+            return getattr(modules["base"], name)
+        return super().__getattr__(name)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The base module's entries under the names they have without the wrapper."""
+        return self.base.state_dict(*args, **kwargs)
+
+
+def _split(table: Tensor, count: int, batch: int, flat: bool) -> tuple[Tensor, ...]:
+    """[..., F * B, T, D] into F tables [..., B, T, D]; [T, D] each if the positions had no batch axis."""
+    tables = table.unflatten(-3, (count, batch)).unbind(-4)
+    return tuple(part.squeeze(-3) for part in tables) if flat else tables
+
+
+def _add_base_to_keys(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load the names that `state_dict` gave: a checkpoint does not know of the wrapper."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        if not key.startswith(prefix + "base."):
+            state_dict[prefix + "base." + key.removeprefix(prefix)] = state_dict.pop(key)

@@ -1,0 +1,93 @@
+"""The search space: what a candidate is, and the one function that turns it into scaling factors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropewalk.bezier import Mode
+from ropewalk.errors import RopewalkError
+from ropewalk.factors import ScalingFactors
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One proposal: control points (depth, factor), the first one belongs to the first scaled layer."""
+
+    control_points: tuple[tuple[float, float], ...]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the proposal by content."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in the study."""
+        return {"control_points": [list(point) for point in self.control_points]}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(tuple((float(x), float(y)) for x, y in document["control_points"]))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Curves over the rotary layers of one model.
+
+    num_layers: layers of the model; rotary_layers: those with rotary position (None: all). skip_first: rotary layers
+    left at factor 1 from the front. num_points: control points. low, high, step: bounds and grid of the factors; the
+    grid contains 1 exactly, for the identity is always a candidate. mode: how the curve is read (`ropewalk.bezier`).
+    """
+
+    num_layers: int
+    rotary_layers: tuple[int, ...] | None = None
+    skip_first: int = 0
+    num_points: int = 4
+    low: float = 0.8
+    high: float = 1.3
+    step: float = 0.05
+    mode: Mode = "depth"
+
+    def __post_init__(self) -> None:
+        if self.num_points < 2:
+            raise RopewalkError(f"{self.num_points} control points: a curve needs at least 2")
+        if not 0 < self.low <= 1 <= self.high or self.step <= 0:
+            raise RopewalkError(
+                f"factors from {self.low} to {self.high} in steps of {self.step}: expected 0 < low <= 1 <= high, step > 0 "
+                "(factor 1, the model as it is, must be possible)"
+            )
+        self.factors(self.identity())
+
+    def factors(self, candidate: Candidate) -> ScalingFactors:
+        """The factors of a candidate: the only place where proposals become factors."""
+        return ScalingFactors.from_bezier(
+            candidate.control_points,
+            self.num_layers,
+            mode=self.mode,
+            rotary_layers=self.rotary_layers,
+            skip_first=self.skip_first,
+        )
+
+    def identity(self) -> Candidate:
+        """The model as it is: all factors exactly 1."""
+        return self.level(1.0)
+
+    def level(self, factor: float) -> Candidate:
+        """The flat curve: evenly spread x, the same factor everywhere."""
+        return Candidate(tuple((float(x), float(factor)) for x in np.linspace(0, 1, self.num_points)))
+
+    def grid(self) -> NDArray[np.float64]:
+        """The factors a control point may have: 1 plus whole steps, within [low, high]."""
+        below = int(np.floor((1 - self.low) / self.step + 1e-9))
+        above = int(np.floor((self.high - 1) / self.step + 1e-9))
+        return np.asarray(np.round(1 + self.step * np.arange(-below, above + 1), 10))
+
+    def settings(self) -> dict[str, Any]:
+        """As JSON, for the study."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]

@@ -1,0 +1,164 @@
+"""Key-value retrieval of "Lost in the Middle" (arXiv 2307.03172, section 3): find one UUID's value in a JSON object.
+
+Prompt and file format are the official ones, to the character. Records come from an official file or are generated:
+UUIDs drawn by SHAKE-256 from (seed, split, record), the same on every machine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ropewalk.errors import DataError
+from ropewalk.splits import Split, in_split
+from ropewalk.tasks.base import Example, Piece, TaskOptions, gold_positions
+
+INSTRUCTION = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"
+QUERY = '\n\nKey: "{key}"\nCorresponding value:'
+
+DEFAULT_KEYS = 75
+DEFAULT_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class KeyValueRecord:
+    """One JSON object and the pair that is asked for; `others` are the distractors in their order."""
+
+    id: str
+    key: str
+    value: str
+    others: tuple[tuple[str, str], ...]
+
+    def place(self, gold_index: int) -> Example:
+        """The example with the gold pair at `gold_index` among the others."""
+        pairs = list(self.others)
+        pairs.insert(gold_index, (self.key, self.value))
+        pieces = [Piece(INSTRUCTION, "instruction")]
+        for index, (key, value) in enumerate(pairs):
+            start = "{" if index == 0 else " "
+            end = "}" if index == len(pairs) - 1 else ",\n"
+            pieces.append(Piece(f'{start}"{key}": "{value}"{end}', "gold" if index == gold_index else "distractor"))
+        pieces.append(Piece(QUERY.format(key=self.key), "query"))
+        return Example(
+            id=f"{self.id}@{gold_index}",
+            record=self.id,
+            gold_index=gold_index,
+            pieces=tuple(pieces),
+            answers=(self.value,),
+            opening='"',
+            closing='"',
+        )
+
+
+class KeyValueRetrieval:
+    """The task `kv`. Options: keys (pairs in the object, the gold one included), positions, data, limit, seed."""
+
+    name: ClassVar[str] = "kv"
+
+    def __init__(self, options: TaskOptions) -> None:
+        self.keys = DEFAULT_KEYS if options.keys is None else options.keys
+        self.limit = options.limit
+        self.seed = options.seed
+        self.data = None if options.data is None else Path(options.data)
+        if self.keys < 2:
+            raise DataError(f"{self.keys} keys: expected at least 2, or nothing has to be found")
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"limit is {self.limit} records, expected at least 1")
+        self.positions = gold_positions(options.positions, self.keys)
+
+    def settings(self) -> dict[str, object]:
+        """What determines the examples; a file counts by the digest of its content, not by its name."""
+        digest = None if self.data is None else hashlib.sha256(_read_bytes(self.data)).hexdigest()
+        return {
+            "task": self.name,
+            "keys": self.keys,
+            "positions": list(self.positions),
+            "limit": self.limit,
+            "seed": self.seed,
+            "data": None if self.data is None else {"name": self.data.name, "sha256": digest},
+        }
+
+    def examples(self, split: Split) -> list[Example]:
+        """Records of the split, each at every position."""
+        records = self._generated(split) if self.data is None else self._from_file(self.data, split)
+        return [record.place(position) for record in records for position in self.positions]
+
+    def _generated(self, split: Split) -> list[KeyValueRecord]:
+        if split == "all":
+            raise DataError(
+                'split "all" is for records of a file (--data); generated ones are search, validation or test'
+            )
+        count = DEFAULT_LIMIT if self.limit is None else self.limit
+        return [generate_record(self.seed, split, index, self.keys) for index in range(count)]
+
+    def _from_file(self, path: Path, split: Split) -> list[KeyValueRecord]:
+        records = [record for record in read_records(path, self.keys) if in_split(record.key, split)]
+        if not records:
+            raise DataError(f"{path}: no record in the split {split!r}; --split all takes every record")
+        return records[: self.limit]
+
+
+TASK = KeyValueRetrieval
+
+
+def generate_record(seed: int, split: Split, index: int, keys: int) -> KeyValueRecord:
+    """Record number `index` of a split: `keys` pairs of version-4 UUIDs, the first is the gold one.
+
+    Fewer keys give the first pairs of more keys, so a record only grows with `keys`.
+    """
+    stream = hashlib.shake_256(f"ropewalk/kv/{seed}/{split}/{index}".encode()).digest(32 * keys)
+    ids = [str(uuid.UUID(bytes=stream[start : start + 16], version=4)) for start in range(0, len(stream), 16)]
+    (key, value), *others = zip(ids[::2], ids[1::2], strict=True)
+    return KeyValueRecord(f"kv-{seed}-{split}-{index}", key, value, tuple(others))
+
+
+def read_records(path: Path, keys: int) -> Iterator[KeyValueRecord]:
+    """Records of an official jsonl(.gz) file, cut to `keys` pairs: the gold one and the first `keys` - 1 others."""
+    for number, line in enumerate(_read_bytes(path).decode("utf-8", errors="replace").splitlines(), start=1):
+        if line.strip():
+            yield _parse_record(line, keys, f"{path}, line {number}")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: can't be read ({error})") from None
+
+
+def _parse_record(line: str, keys: int, where: str) -> KeyValueRecord:
+    try:
+        document = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{where}: expected a JSON object, got {type(document).__name__}")
+    key, value, pairs = (document.get(field) for field in ("key", "value", "ordered_kv_records"))
+    for name, content in (("key", key), ("value", value)):
+        if not isinstance(content, str) or not content:
+            raise DataError(f'{where}: field "{name}" is {content!r}, expected a non-empty string')
+    if not _is_pair_list(pairs):
+        raise DataError(f'{where}: field "ordered_kv_records": expected a list of [key, value] pairs of strings')
+    if [key, value] not in pairs:
+        raise DataError(f'{where}: field "ordered_kv_records" does not hold the pair of "key" and "value"')
+    if len({pair[0] for pair in pairs}) != len(pairs):
+        raise DataError(f'{where}: field "ordered_kv_records" has the same key twice')
+    if len(pairs) < keys:
+        raise DataError(f"{where}: the record has {len(pairs)} pairs, --keys asks for {keys}")
+    others = [(other[0], other[1]) for other in pairs if other[0] != key][: keys - 1]
+    return KeyValueRecord(f"kv-{key}", str(key), str(value), tuple(others))
+
+
+def _is_pair_list(pairs: Any) -> bool:
+    return isinstance(pairs, Sequence) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
+    )
