@@ -8,20 +8,21 @@ config that differ from the file's, tensors nobody read, weights nobody filled; 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from gguf import GGUFReader
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, modeling_gguf_pytorch_utils
 
 from ropewalk.cache import fresh_folder
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.gguf_tokenizer import first_line, read_tokenizer
 from ropewalk.quiet import quiet_transformers
 
-Stage = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
 
 
 def convert_gguf(
@@ -29,29 +30,33 @@ def convert_gguf(
     out: str | os.PathLike[str],
     *,
     dtype: str | torch.dtype = "bfloat16",
-    progress: Stage | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Convert a GGUF file into the model folder `out`, which appears complete or not at all.
 
     source: the file. out: a folder that does not exist or is empty. dtype: of the weights written.
-    progress: called with a short text as each stage starts.
+    progress: called with (stage, steps done, steps in all) as the work goes on.
     Returns `out`. Raises `DataError` for a file that is no GGUF or is cut short, `RopewalkError` for one whose model
     would come out different from what the file says (rope scaling, an unknown pre-tokenizer, unread tensors).
     """
     path, target = Path(source), Path(out)
-    tell = progress or (lambda _stage: None)
+    tell = progress or (lambda _stage, _done, _total: None)
     number_type = _dtype(dtype)
-    tell("reading")
+    tell("reading the file", 0, 1)
     metadata, tensors = read_gguf(path)
     check_readable(path, metadata, tensors)
     tokenizer = read_tokenizer(path, metadata)
-    tell("unpacking the weights")
+    tell("reading the file", 1, 1)
     with fresh_folder(target) as folder:
-        model = _fresh_model(path, metadata, tensors, number_type)
-        tell("writing safetensors")
+        with _tensor_progress(tell):
+            model = _fresh_model(path, metadata, tensors, number_type)
+        tell("writing safetensors", 0, 1)
         with quiet_transformers():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors are written private; a model is meant to be read by others
+        tell("writing safetensors", 1, 1)
     return target
 
 
@@ -103,7 +108,7 @@ def _fresh_model(
     """The file's model with ordinary weights: a new one of the same config without the mark of quantisation."""
     read, info = _read_model(path, dtype)
     config = read.config
-    for lost in ("quantization_config", "gguf_file"):
+    for lost in ("quantization_config", "gguf_file", "_model_name_or_path"):
         if hasattr(config, lost):
             delattr(config, lost)
     _set_token_ids(config, metadata)
@@ -129,6 +134,27 @@ def _read_model(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[s
     except (ValueError, KeyError, IndexError, NotImplementedError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path}: transformers can't read it ({first_line(error)})") from error
     return model, info
+
+
+@contextmanager
+def _tensor_progress(progress: Progress) -> Iterator[None]:
+    """Report the reader's own loop over the tensors in place of the bar it would print."""
+
+    def watch(items: Sequence[Any], **_options: Any) -> Iterator[Any]:
+        for done, item in enumerate(items):
+            progress("unpacking the weights", done, len(items))
+            yield item
+        progress("unpacking the weights", len(items), len(items))
+
+    printed = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    if printed is None:  # a transformers that shows no bar
+        yield
+        return
+    modeling_gguf_pytorch_utils.tqdm = watch
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = printed
 
 
 _TOKEN_IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
