@@ -73,6 +73,7 @@ class LayerwiseRotary(nn.Module):
 
     def set_factors(self, factors: Sequence[float | None]) -> None:
         """One factor a layer from now on; None is 1. Costs microseconds and touches no hook."""
+        self.factors = tuple(factors)
         own = [1.0 if value is None else float(value) for value in factors]
         if self.layer is not None:
             own = [own[self.layer]]
@@ -127,6 +128,14 @@ class LayerwiseRotary(nn.Module):
         if "base" in modules:
             return getattr(modules["base"], name)
         return super().__getattr__(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A function under a decorator can't be pickled by name.
+        return {key: value for key, value in self.__dict__.items() if key != "_plain"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plain = undecorated_forward(self.base)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The base module's entries under the names they have without the wrapper."""

@@ -1,0 +1,78 @@
+"""Which model is this? A fingerprint that survives dtype, device, patching and re-saving, but not other weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ropewalk.layers import decoder_layers, text_config, text_decoder
+
+SHAPE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+)
+EMBEDDING_ROWS = 16
+
+
+def model_identity(model: nn.Module) -> dict[str, Any]:
+    """Name, model_type, num_layers and fingerprint of a model, as stored in `factors.json`.
+
+    The fingerprint is a SHA-256 over model_type, shape fields, the norm weights of the decoder and 16 rows of the
+    embedding, all rounded to bfloat16: equal for one checkpoint loaded in float32 or bfloat16 on any device, different
+    for another initialisation or a fine-tune that touches these weights. (Adapters merged into the linear layers alone
+    do not change it.) Weights that are offloaded to the `meta` device are left out.
+    """
+    config = text_config(model)
+    path = getattr(model.config, "_name_or_path", "") or ""
+    return {
+        "name": PurePath(path).name or str(config.model_type),
+        "model_type": str(config.model_type),
+        "num_layers": len(decoder_layers(model)),
+        "fingerprint": _fingerprint(model, config),
+    }
+
+
+def base_scheme(model: nn.Module) -> dict[str, Any]:
+    """The `rope_parameters` of the text config as plain JSON: what the factors multiply. Empty if there are none."""
+    parameters = getattr(text_config(model), "rope_parameters", None) or {}
+    scheme: dict[str, Any] = json.loads(json.dumps(dict(parameters), default=_plain))
+    return scheme
+
+
+def _fingerprint(model: nn.Module, config: Any) -> str:
+    shape = {name: getattr(config, name, None) for name in SHAPE_FIELDS}
+    digest = hashlib.sha256(json.dumps([config.model_type, shape], sort_keys=True, default=str).encode())
+    samples = [(name, sample) for name, sample in _samples(model) if sample.device.type != "meta"]
+    for name, sample in samples:
+        digest.update(name.encode())
+        bits = sample.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+        digest.update(bits.numpy().tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def _samples(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, weights) of the embedding's sampled rows and of every norm in the decoder."""
+    decoder = text_decoder(model)
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if isinstance(embeddings, nn.Module) and isinstance(weight := getattr(embeddings, "weight", None), Tensor):
+        # Rows by fraction of the vocabulary, the last one never: padding of the vocabulary differs between exports.
+        rows = [weight.shape[0] * step // EMBEDDING_ROWS for step in range(EMBEDDING_ROWS)]
+        yield "embedding", weight[rows]
+    for name, parameter in decoder.named_parameters():
+        parts = name.lower().split(".")
+        if parameter.dim() == 1 and parameter.is_floating_point() and any("norm" in part for part in parts):
+            yield name, parameter
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if hasattr(value, "keys") else str(value)
