@@ -27,7 +27,7 @@ SCHEMA = "ropewalk.factors/1"
 FIELDS = ("schema", "values", "model", "base", "found", "digest")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScalingFactors:
     """Frozen scaling factors of a model, float64 per layer, all > 0; `None` where a layer has no rotary position.
 
@@ -35,12 +35,12 @@ class ScalingFactors:
     model: identity of the model they were made for (`ropewalk.model_identity`), or empty for any model.
     base: the rope parameters they multiply, as in the model's config, or empty.
     found: how they were found (task, seed, method, scores), free form JSON.
+
+    Two of them are equal if their whole content is, that is, if their digests agree.
     """
 
     values: tuple[float | None, ...]
-    model: Mapping[str, Any] = field(default_factory=dict)
-    base: Mapping[str, Any] = field(default_factory=dict)
-    found: Mapping[str, Any] = field(default_factory=dict)
+    _provenance: str = field(repr=False)  # JSON text of model, base, found: nobody outside can alter what is digested
 
     def __init__(
         self,
@@ -50,14 +50,15 @@ class ScalingFactors:
         base: Mapping[str, Any] | None = None,
         found: Mapping[str, Any] | None = None,
     ) -> None:
+        given = {"model": model, "base": base, "found": found}
+        provenance = {name: _json_copy(name, {} if content is None else content) for name, content in given.items()}
         object.__setattr__(self, "values", _check_values(values))
-        for name, content in (("model", model), ("base", base), ("found", found)):
-            object.__setattr__(self, name, _json_copy(name, content))
+        object.__setattr__(self, "_provenance", json.dumps(provenance))
 
     @classmethod
     def uniform(cls, factor: float, num_layers: int, *, rotary_layers: Sequence[int] | None = None) -> Self:
         """The same factor in every layer (or in `rotary_layers`, the others being null)."""
-        return cls(_place(np.full(len(_indices(num_layers, rotary_layers)), factor), num_layers, rotary_layers))
+        return cls(_place([factor] * len(_indices(num_layers, rotary_layers)), num_layers, rotary_layers))
 
     @classmethod
     def from_bezier(
@@ -81,7 +82,7 @@ class ScalingFactors:
                 f"skip_first is {skip_first}, expected 0 to {len(rotary) - 1}: some layer must be scaled"
             )
         scaled = curve_factors(control_points, len(rotary) - skip_first, mode)
-        return cls(_place(np.concatenate([np.ones(skip_first), scaled]), num_layers, rotary_layers))
+        return cls(_place([1.0] * skip_first + scaled.tolist(), num_layers, rotary_layers))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -108,6 +109,9 @@ class ScalingFactors:
             raise FactorsError(f"fields missing: {missing}, unknown: {unknown}; expected {list(FIELDS)}")
         if not isinstance(document["values"], list):
             raise FactorsError(f"values: expected a list with one entry a layer, got {document['values']!r}")
+        for name in ("model", "base", "found"):
+            if not isinstance(document[name], Mapping):
+                raise FactorsError(f"{name}: expected a JSON object, got {document[name]!r}")
         factors = cls(document["values"], model=document["model"], base=document["base"], found=document["found"])
         if document["digest"] != factors.digest:
             raise FactorsError(
@@ -123,6 +127,21 @@ class ScalingFactors:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `factors.json` atomically."""
         files.write_json(path, self.to_dict())
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Identity of the model they were made for, a copy; empty if for any model."""
+        return self._document("model")
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The rope parameters they multiply, a copy; empty if not recorded."""
+        return self._document("base")
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """How they were found, a copy."""
+        return self._document("found")
 
     @property
     def digest(self) -> str:
@@ -174,25 +193,24 @@ class ScalingFactors:
             )
         if any_model:
             return
-        if self.model and self.model.get("fingerprint") != model["fingerprint"]:
+        own_model, own_base, its_base = self.model, self.base, _json_copy("base", base)
+        if own_model and own_model.get("fingerprint") != model["fingerprint"]:
             raise FactorsError(
-                f"these factors were made for {self.model.get('name')!r}, this model is {model.get('name')!r} with "
+                f"these factors were made for {own_model.get('name')!r}, this model is {model.get('name')!r} with "
                 "another fingerprint; to apply them all the same say any_model=True (--any-model)"
             )
-        if self.base and dict(self.base) != dict(base):
+        if own_base and own_base != its_base:
             raise FactorsError(
-                f"these factors multiply the rope parameters {dict(self.base)}, this model has {dict(base)}; "
+                f"these factors multiply the rope parameters {own_base}, this model has {its_base}; "
                 "to apply them all the same say any_model=True (--any-model)"
             )
 
     def _content(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "values": list(self.values),
-            "model": dict(self.model),
-            "base": dict(self.base),
-            "found": dict(self.found),
-        }
+        return {"schema": SCHEMA, "values": list(self.values), **json.loads(self._provenance)}
+
+    def _document(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._provenance)[name]
+        return document
 
     def __len__(self) -> int:
         return len(self.values)
@@ -202,6 +220,9 @@ class ScalingFactors:
 
     def __getitem__(self, layer: int) -> float | None:
         return self.values[layer]
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, ScalingFactors) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -217,7 +238,10 @@ def _check_values(values: Iterable[float | None]) -> tuple[float | None, ...]:
             continue
         if isinstance(value, bool) or not isinstance(value, Real):
             raise FactorsError(f"factor of layer {layer} is {value!r}, expected a number > 0 or null")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond the range of float64
+            number = math.inf
         if not math.isfinite(number) or number <= 0:
             raise FactorsError(f"factor of layer {layer} is {number}, expected a finite number > 0")
         checked.append(number)
@@ -226,13 +250,13 @@ def _check_values(values: Iterable[float | None]) -> tuple[float | None, ...]:
     return tuple(checked)
 
 
-def _json_copy(name: str, content: Mapping[str, Any] | None) -> dict[str, Any]:
+def _json_copy(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """A private copy as JSON would give it back, so that the digest survives the round trip."""
-    if content is not None and not isinstance(content, Mapping):
+    if not isinstance(content, Mapping):
         raise FactorsError(f"{name}: expected a JSON object, got {content!r}")
     try:
-        copied: dict[str, Any] = json.loads(json.dumps(dict(content or {}), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(content), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
         raise FactorsError(f"{name}: not JSON ({error})") from None
     return copied
 
@@ -246,8 +270,8 @@ def _indices(num_layers: int, rotary_layers: Sequence[int] | None) -> list[int]:
     return indices
 
 
-def _place(factors: NDArray[np.float64], num_layers: int, rotary_layers: Sequence[int] | None) -> list[float | None]:
+def _place(factors: Sequence[float], num_layers: int, rotary_layers: Sequence[int] | None) -> list[float | None]:
     placed: list[float | None] = [None] * num_layers
     for index, factor in zip(_indices(num_layers, rotary_layers), factors, strict=True):
-        placed[index] = float(factor)
+        placed[index] = factor
     return placed

@@ -12,8 +12,20 @@ from ropewalk.errors import DataError
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` through a temporary file in the same folder, flushed to disk before the rename."""
+    """Write `text` to `path` through a temporary file in the same folder, flushed to disk before the rename.
+
+    A folder that can't be written, a full disk and the like are a `DataError`; the old file is then as it was.
+    """
     target = Path(path)
+    try:
+        _replace_text(target, text)
+    except OSError as error:
+        raise DataError(f"{target}: can't be written ({error.strerror}); nothing was changed") from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"{target}: can't be written, the text is not valid Unicode ({error.reason})") from None
+
+
+def _replace_text(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -42,9 +54,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{target}: no such file") from None
     except IsADirectoryError:
         raise DataError(f"{target}: is a folder, expected a JSON file") from None
-    except PermissionError:
-        raise DataError(f"{target}: may not be read (permission denied)") from None
+    except OSError as error:
+        raise DataError(f"{target}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{target}: not a text file ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{target}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a nesting of thousands of levels
+        raise DataError(f"{target}: not JSON that can be read ({error})") from None
