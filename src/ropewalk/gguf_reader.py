@@ -8,7 +8,7 @@ config that differ from the file's, tensors nobody read, weights nobody filled; 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,10 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, modeling_gguf_pytorch_utils
 
-from ropewalk.cache import fresh_folder
+from ropewalk.cache import Report, fresh_folder
 from ropewalk.errors import DataError, RopewalkError
-from ropewalk.gguf_tokenizer import first_line, read_tokenizer
+from ropewalk.gguf_tokenizer import check_reload, first_line, read_tokenizer
 from ropewalk.quiet import quiet_transformers
-
-Progress = Callable[[str, int, int], None]
 
 
 def convert_gguf(
@@ -30,7 +28,7 @@ def convert_gguf(
     out: str | os.PathLike[str],
     *,
     dtype: str | torch.dtype = "bfloat16",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Path:
     """Convert a GGUF file into the model folder `out`, which appears complete or not at all.
 
@@ -41,19 +39,19 @@ def convert_gguf(
     """
     path, target = Path(source), Path(out)
     tell = progress or (lambda _stage, _done, _total: None)
-    number_type = _dtype(dtype)
-    tell("reading the file", 0, 1)
+    number_type = parse_dtype(dtype)
+    tell("reading the file", 0, 0)
     metadata, tensors = read_gguf(path)
     check_readable(path, metadata, tensors)
     tokenizer = read_tokenizer(path, metadata)
-    tell("reading the file", 1, 1)
     with fresh_folder(target) as folder:
         with _tensor_progress(tell):
             model = _fresh_model(path, metadata, tensors, number_type)
-        tell("writing safetensors", 0, 1)
+        tell("writing safetensors", 0, 0)
         with quiet_transformers():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+        check_reload(path, folder, tokenizer)
         for file in folder.iterdir():
             file.chmod(0o644)  # safetensors are written private; a model is meant to be read by others
         tell("writing safetensors", 1, 1)
@@ -113,48 +111,54 @@ def _fresh_model(
             delattr(config, lost)
     _set_token_ids(config, metadata)
     config._name_or_path = ""
+    auto: Any = AutoModelForCausalLM  # partly untyped
     with torch.device("meta"), quiet_transformers(warnings=True):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: Any = auto.from_config(config, dtype=dtype)
     model.load_state_dict(read.state_dict(), assign=True)
     model.tie_weights()
-    model.generation_config = GenerationConfig(
+    generation: Any = GenerationConfig  # untyped
+    model.generation_config = generation(
         **{key: value for key in _TOKEN_IDS.values() if (value := getattr(config, key, None)) is not None}
     )
     _check_weights(path, model, info, tensors)
     _check_config(path, config, metadata)
-    return model
+    fresh: PreTrainedModel = model
+    return fresh
 
 
 def _read_model(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
+    auto: Any = AutoModelForCausalLM  # partly untyped
     try:
         with quiet_transformers(warnings=True):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = auto.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=dtype, output_loading_info=True, local_files_only=True
             )
-    except (ValueError, KeyError, IndexError, NotImplementedError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, NotImplementedError, AttributeError, RuntimeError, OSError) as error:
         raise DataError(f"{path}: transformers can't read it ({first_line(error)})") from error
     return model, info
 
 
 @contextmanager
-def _tensor_progress(progress: Progress) -> Iterator[None]:
+def _tensor_progress(progress: Report) -> Iterator[None]:
     """Report the reader's own loop over the tensors in place of the bar it would print."""
 
     def watch(items: Sequence[Any], **_options: Any) -> Iterator[Any]:
+        progress("reading the file", 1, 1)
         for done, item in enumerate(items):
             progress("unpacking the weights", done, len(items))
             yield item
         progress("unpacking the weights", len(items), len(items))
 
-    printed = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    reader: Any = modeling_gguf_pytorch_utils
+    printed = getattr(reader, "tqdm", None)
     if printed is None:  # a transformers that shows no bar
         yield
         return
-    modeling_gguf_pytorch_utils.tqdm = watch
+    reader.tqdm = watch
     try:
         yield
     finally:
-        modeling_gguf_pytorch_utils.tqdm = printed
+        reader.tqdm = printed
 
 
 _TOKEN_IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
@@ -213,14 +217,16 @@ def _rope_parameters(config: Any) -> Mapping[str, Any]:
 
 
 def _theta(config: Any) -> float | None:
-    return _rope_parameters(config).get("rope_theta", getattr(config, "rope_theta", None))
+    theta = _rope_parameters(config).get("rope_theta", getattr(config, "rope_theta", None))
+    return None if theta is None else float(theta)
 
 
 def _partial(config: Any) -> float:
     return float(_rope_parameters(config).get("partial_rotary_factor", 1.0))
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The floating-point torch dtype of that name; anything else is a `RopewalkError`."""
     found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype), None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise RopewalkError(f"dtype is {dtype!r}, expected bfloat16, float16 or float32")

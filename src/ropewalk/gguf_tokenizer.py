@@ -74,13 +74,13 @@ def read_tokenizer(source: Path, metadata: Mapping[str, Any]) -> PreTrainedToken
     pretokenizer = find_pretokenizer(source, metadata)
     try:
         with quiet_transformers(warnings=True):
-            read = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name, local_files_only=True)
+            read: Any = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name, local_files_only=True)
         backend: Tokenizer = read.backend_tokenizer
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
         raise DataError(f"{source}: its tokenizer can't be read by transformers ({first_line(error)})") from error
     if pretokenizer is not None:
         set_pretokenizer(backend, pretokenizer)
-    tokens = {
+    tokens: dict[str, str] = {
         f"{name}_token": read.convert_ids_to_tokens(metadata[f"tokenizer.ggml.{key}_token_id"])
         for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
         if f"tokenizer.ggml.{key}_token_id" in metadata
@@ -90,7 +90,8 @@ def read_tokenizer(source: Path, metadata: Mapping[str, Any]) -> PreTrainedToken
     suffix = tokens.get("eos_token") if metadata.get("tokenizer.ggml.add_eos_token", False) else None
     backend.post_processor = _template(backend, prefix, suffix)
     context = metadata.get(f"{metadata['general.architecture']}.context_length")
-    tokenizer = PreTrainedTokenizerFast(
+    build: Any = PreTrainedTokenizerFast  # untyped
+    tokenizer: PreTrainedTokenizerFast = build(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         chat_template=metadata.get("tokenizer.chat_template"),
@@ -104,7 +105,7 @@ def find_pretokenizer(source: Path, metadata: Mapping[str, Any]) -> Pretokenizer
     """The pre-tokenizer of a byte-level vocabulary; None for one that has none (SentencePiece)."""
     if metadata.get("tokenizer.ggml.model") != "gpt2":
         return None
-    word = metadata.get("tokenizer.ggml.pre")
+    word = str(metadata.get("tokenizer.ggml.pre"))
     if word not in PRETOKENIZERS:
         raise RopewalkError(
             f"{source}: tokenizer.ggml.pre is {word!r}, known are {', '.join(PRETOKENIZERS)}: with another "
@@ -124,6 +125,24 @@ def set_pretokenizer(backend: Tokenizer, pretokenizer: Pretokenizer) -> None:
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     backend.normalizer = normalizers.NFC() if pretokenizer.nfc else None
     backend.model.ignore_merges = pretokenizer.whole_words
+
+
+PROBE = 'x =  1234 ½ 2nd don\'t HE\'LL\n\n"a" {"k": [1.5]}  été e\u0301té 你好 \u0e01\t🙂   end '
+
+
+def check_reload(source: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raise `RopewalkError` unless the tokenizer that transformers makes of `folder` gives the same tokens.
+
+    transformers picks a tokenizer class by the model's type, and some classes rebuild parts by their own rules.
+    """
+    with quiet_transformers(warnings=True):
+        reloaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    text = PROBE + "".join(tokenizer.all_special_tokens)
+    if reloaded(text)["input_ids"] != tokenizer(text)["input_ids"]:
+        raise RopewalkError(
+            f"{source}: the tokenizer, saved and loaded again as {type(reloaded).__name__}, gives other tokens; "
+            "use the model's safetensors checkpoint instead"
+        )
 
 
 def first_line(error: BaseException) -> str:

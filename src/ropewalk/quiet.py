@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 
 @contextmanager
 def quiet_transformers(*, warnings: bool = False) -> Iterator[None]:
     """Hide transformers' progress bars inside the block; with `warnings=True` its logged warnings too."""
+    logging: Any = transformers_logging  # partly untyped
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     if warnings:
