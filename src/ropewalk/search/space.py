@@ -59,8 +59,8 @@ class SearchSpace:
             raise RopewalkError(f"{self.num_points} control points: a curve needs at least 2")
         if not 0 < self.low <= 1 <= self.high or self.step <= 0:
             raise RopewalkError(
-                f"factors from {self.low} to {self.high} in steps of {self.step}: expected 0 < low <= 1 <= high, step > 0 "
-                "(factor 1, the model as it is, must be possible)"
+                f"factors from {self.low} to {self.high} in steps of {self.step}: expected 0 < low <= 1 <= high "
+                "and step > 0 (factor 1, the model as it is, must be possible)"
             )
         self.factors(self.identity())
 

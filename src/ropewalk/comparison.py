@@ -1,0 +1,83 @@
+"""Paired comparison of two results over the same examples: per position, average, U and worst position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropewalk import stats
+from ropewalk.objectives import DEFAULT_WEIGHTS, utilisation
+from ropewalk.results import TaskResult, check_same_examples
+
+ALPHA = 0.05
+
+
+def compare(
+    reference: TaskResult, other: TaskResult, weights: Sequence[float] = DEFAULT_WEIGHTS, *, seed: int = 0
+) -> dict[str, Any]:
+    """What `other` gains over `reference`, as JSON; every difference is other minus reference.
+
+    By position: exact McNemar on verdicts and a paired test on log-likelihoods, both with Holm's correction over the
+    positions. Averages, U and the worst position: bootstrap clustered by record, p-values by exchanging whole records.
+    Raises `DataError` if the results are over different examples.
+    """
+    check_same_examples(reference, other)
+    before, after = reference.verdicts.astype(np.float64), other.verdicts.astype(np.float64)
+    likelihood = (reference.log_likelihoods, other.log_likelihoods)
+    columns = range(len(reference.positions))
+    mcnemar = [stats.mcnemar(reference.verdicts[:, column], other.verdicts[:, column]) for column in columns]
+    by_likelihood = [
+        _difference(likelihood[0][:, [column]], likelihood[1][:, [column]], _mean, seed) for column in columns
+    ]
+    likelihood_p = [row["p"] for row in by_likelihood]
+    return {
+        "positions": list(reference.positions),
+        "accuracy": (after.mean(axis=0) - before.mean(axis=0)).tolist(),
+        "accuracy_p": mcnemar,
+        "accuracy_p_holm": [float(p) for p in stats.holm(mcnemar)],
+        "log_likelihood": by_likelihood,
+        "log_likelihood_p_holm": None if None in likelihood_p else [float(p) for p in stats.holm(likelihood_p)],
+        "average": _difference(before, after, _mean, seed),
+        "utilisation": _difference(before, after, lambda accuracy: utilisation(accuracy, weights), seed),
+        "worst": _difference(before, after, lambda accuracy: accuracy.min(axis=-1), seed),
+        "average_log_likelihood": _difference(*likelihood, _mean, seed),
+        "utilisation_log_likelihood": _difference(*likelihood, lambda mean: utilisation(mean, weights), seed),
+    }
+
+
+def verdict_sentence(comparison: dict[str, Any], arm: str = "the found factors") -> str:
+    """One sentence: is the gain on held-out records outside the noise, in likelihood and in accuracy?"""
+    likelihood, accuracy = comparison["average_log_likelihood"], comparison["average"]
+    if likelihood["p"] is None:
+        return f"With {arm} some log-likelihoods are not finite, so nothing can be said of a gain."
+    return (
+        f"On held-out records {arm} {_clause(likelihood, 'the answer log-likelihood', 'nats a token', 1)}, "
+        f"and {_clause(accuracy, 'accuracy', 'points', 100)}."
+    )
+
+
+def _clause(row: dict[str, Any], what: str, unit: str, scale: float) -> str:
+    size = f"{row['difference'] * scale:+.3g} {unit}, p = {row['p']:.2g}"
+    if row["p"] >= ALPHA:
+        return f"change {what} within the noise only ({size})"
+    return f"{'raise' if row['difference'] > 0 else 'LOWER'} {what} outside the noise ({size})"
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(values.mean(axis=-1))
+
+
+def _difference(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    seed: int,
+) -> dict[str, Any]:
+    """Difference with its 95 % interval and p-value; all null where a value is not finite."""
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return {"difference": None, "low": None, "high": None, "p": None}
+    paired = stats.paired_bootstrap(before, after, statistic, seed=seed)
+    return {"difference": paired.difference, "low": paired.low, "high": paired.high, "p": paired.p_value}
