@@ -104,6 +104,8 @@ def _restore_factors(name: str, model: PreTrainedModel, *, any_model: bool, appl
 def _local_source(name: str) -> str:
     """What transformers is to load: the checked folder, the converted GGUF's folder, or the hub id itself."""
     path = Path(name).expanduser()
+    if not name:
+        raise DataError("no model given; expected a model folder, a .gguf file or a hub id such as org/name")
     if path.is_dir():
         _check_folder(path)
         return str(path)
@@ -139,10 +141,10 @@ def _converted(gguf: Path) -> Path:
     if not gguf.is_file():
         raise DataError(f"{gguf}: no such file")
     digest = file_digest(gguf)
-    source = {"gguf_sha256": digest, "dtype": "bfloat16", "converter": CONVERTER}
+    source = {"gguf_sha256": digest, "dtype": "auto", "converter": CONVERTER}
 
     def build(folder: Path, report: Report) -> None:
-        convert_gguf(gguf, folder, progress=report)
+        convert_gguf(gguf, folder, dtype="auto", progress=report)
 
     return cached_model(f"{gguf.stem}-{digest[:12]}", source, build)
 

@@ -34,21 +34,22 @@ def convert_gguf(
 ) -> Path:
     """Convert a GGUF file into the model folder `out`, which appears complete or not at all.
 
-    source: the file. out: a folder that does not exist or is empty. dtype: of the weights written.
+    source: the file. out: a folder that does not exist or is empty.
+    dtype: of the weights written; "auto" keeps float32 and float16 files as they are, and takes bfloat16 for the rest.
     progress: called with (stage, steps done, steps in all) as the work goes on.
     Returns `out`. Raises `DataError` for a file that is no GGUF or is cut short, `RopewalkError` for one whose model
     would come out different from what the file says (rope scaling, an unknown pre-tokenizer, unread tensors).
     """
     path, target = Path(source), Path(out)
     tell = progress or (lambda _stage, _done, _total: None)
-    number_type = parse_dtype(dtype)
+    wanted = None if dtype == "auto" else parse_dtype(dtype)
     tell("reading the file", 0, 0)
-    metadata, tensors = read_gguf(path)
+    metadata, tensors, types = read_gguf(path)
     check_readable(path, metadata, tensors)
     tokenizer = read_tokenizer(path, metadata)
     with fresh_folder(target) as folder:
         with _tensor_progress(tell):
-            model = _fresh_model(path, metadata, tensors, number_type)
+            model = _fresh_model(path, metadata, tensors, wanted or _own_dtype(types))
         tell("writing safetensors", 0, 0)
         with quiet_transformers():
             model.save_pretrained(folder)
@@ -60,8 +61,11 @@ def convert_gguf(
     return target
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """(metadata, values per tensor by name) of a GGUF file; the vocabulary's lists are given by their lengths."""
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int], set[str]]:
+    """(metadata, values per tensor by name, the tensors' types) of a GGUF file.
+
+    The vocabulary's lists are given by their lengths.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected a GGUF file")
     with path.open("rb") as stream:
@@ -73,11 +77,12 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             key: len(field.data) if key in VOCABULARY else field.contents() for key, field in reader.fields.items()
         }
         tensors = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
+        types = {tensor.tensor_type.name for tensor in reader.tensors}
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, OSError) as error:
         raise DataError(f"{path}: cut short or damaged ({first_line(error)}); fetch it again") from error
     if "general.architecture" not in metadata:
         raise DataError(f"{path}: names no general.architecture; is it a model?")
-    return metadata, tensors
+    return metadata, tensors, types
 
 
 def check_readable(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, int]) -> None:
@@ -227,6 +232,13 @@ def _theta(config: Any) -> float | None:
 
 def _partial(config: Any) -> float:
     return float(_rope_parameters(config).get("partial_rotary_factor", 1.0))
+
+
+def _own_dtype(types: set[str]) -> torch.dtype:
+    """The smallest dtype that holds an unquantised file's values; norms are float32 in every file."""
+    if types == {"F32"}:
+        return torch.float32
+    return torch.float16 if types <= {"F32", "F16"} else torch.bfloat16
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
