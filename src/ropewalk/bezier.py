@@ -23,6 +23,10 @@ Mode = Literal["depth", "uniform"]
 Array = NDArray[np.float64]
 
 BISECTIONS = 64  # halves [0, 1] below the spacing of float64
+LOWEST_FITTED = 1e-3  # of the smallest factor: a fitted control point stays above, for a factor must be > 0
+SAMPLED_STARTS = 80
+REFINED_STARTS = 4
+EXACT = 1e-14  # of the smallest factor: a residual that is rounding alone
 
 
 def check_control_points(control_points: ArrayLike, mode: Mode = "depth") -> Array:
@@ -31,12 +35,14 @@ def check_control_points(control_points: ArrayLike, mode: Mode = "depth") -> Arr
     Required: P >= 2, all finite, y > 0. In mode "depth" also x[0] = 0, x[-1] = 1 and the inner x in [0, 1]; from
     five points on they must be sorted, for only then is x(t) monotone (up to four it is in any order).
     """
-    if mode not in get_args(Mode):
-        raise FactorsError(f"mode {mode!r}: expected one of {', '.join(get_args(Mode))}")
+    _check_mode(mode)
     try:
-        points = np.array(control_points, dtype=np.float64)
+        given = np.array(control_points)
+        points = given.astype(np.float64)
     except (TypeError, ValueError):
         raise FactorsError(f"control points {control_points!r}: expected a list of (x, y) pairs") from None
+    if given.dtype.kind not in "iuf":
+        raise FactorsError(f"control points {control_points!r}: expected numbers")
     if points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 2:
         raise FactorsError(f"control points have shape {list(points.shape)}, expected [P, 2] with P >= 2")
     if not np.isfinite(points).all():
@@ -50,6 +56,11 @@ def check_control_points(control_points: ArrayLike, mode: Mode = "depth") -> Arr
         if len(x) > 4 and (np.diff(x) < 0).any():
             raise FactorsError(f"with five or more control points x must be sorted, got x = {x.tolist()}")
     return points
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in get_args(Mode):
+        raise FactorsError(f"mode {mode!r}: expected one of {', '.join(get_args(Mode))}")
 
 
 def curve(coordinates: ArrayLike, t: ArrayLike) -> Array:
@@ -109,24 +120,38 @@ class CurveFit:
 def fit_curve(factors: ArrayLike, num_points: int = 4, mode: Mode = "depth") -> CurveFit:
     """The Bézier curve of `num_points` control points that is nearest to `factors` [n] in least squares.
 
-    Given x, the y are a linear least-squares problem, solved exactly. In mode "depth" the inner x are found by
-    bounded nonlinear least squares around it (variable projection) from several fixed starts. Sorted x only from
-    five points on. Raises `FactorsError` for factors that are not finite and positive, or fewer than two points.
+    Given x, the y are a linear least-squares problem with y > 0, solved exactly. In mode "depth" the inner x are found
+    by bounded nonlinear least squares around it (variable projection) from the best of a fixed set of starts: up to
+    four points a grid, from five on a sample of sorted x, where the result may be a local optimum. With fewer factors
+    than points the flattest curve is taken. The control points can always be given to `curve_factors`.
+
+    Raises `FactorsError` for factors that are not finite and positive, or fewer than two points.
     """
-    target = np.asarray(factors, dtype=np.float64)
+    _check_mode(mode)
+    try:
+        target = np.asarray(factors, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise FactorsError(f"factors must be a list of numbers, got {factors!r}") from None
     if target.ndim != 1 or target.size == 0 or not np.isfinite(target).all() or (target <= 0).any():
         raise FactorsError(f"factors must be a non-empty list of finite numbers > 0, got {factors!r}")
     if num_points < 2:
         raise FactorsError(f"a curve needs at least 2 control points, got {num_points}")
     depth = depths(target.size)
     even = np.linspace(0.0, 1.0, num_points)
-    candidates = [even]
-    if mode == "depth" and num_points > 2 and target.size > 2:
-        candidates += [_fit_x(start, depth, target) for start in _starts(num_points)]
-    best_x, (best_y, error) = min(
-        ((x, _fit_y(x, depth, target, mode)) for x in candidates), key=lambda fit: (fit[1][1], fit[0].tolist())
-    )
-    return CurveFit(np.stack([best_x, best_y], axis=1), error)
+    best = _fit_at(even, depth, target, mode)
+    if mode == "uniform" or num_points == 2:
+        return best
+    for start in _starts(num_points, depth, target):
+        if best.residual < EXACT * target.min():
+            break
+        best = min(best, _fit_at(_fit_x(start, depth, target), depth, target, mode), key=lambda fit: fit.residual)
+    return best
+
+
+def _fit_at(x: Array, depth: Array, target: Array, mode: Mode) -> CurveFit:
+    points = np.stack([x, _fit_y(_basis(x, depth, mode), target)], axis=1)
+    error = curve_factors(points, target.size, mode) - target
+    return CurveFit(points, float(np.sqrt(np.mean(error**2))))
 
 
 def _basis(x: Array, depth: Array, mode: Mode) -> Array:
@@ -135,28 +160,43 @@ def _basis(x: Array, depth: Array, mode: Mode) -> Array:
     return np.stack([curve(row, t) for row in np.eye(len(x))], axis=1)
 
 
-def _fit_y(x: Array, depth: Array, target: Array, mode: Mode) -> tuple[Array, float]:
-    basis = _basis(x, depth, mode)
-    y = np.linalg.lstsq(basis, target, rcond=None)[0]
-    return y, float(np.sqrt(np.mean((basis @ y - target) ** 2)))
+def _fit_y(basis: Array, target: Array) -> Array:
+    """The positive y nearest to `target` through `basis`, whose rows sum to 1: shifting y shifts the curve."""
+    middle = np.median(target)  # measured from here, so that the shortest solution is the flattest curve
+    y = np.asarray(middle + np.linalg.lstsq(basis, target - middle, rcond=None)[0], dtype=np.float64)
+    lowest = LOWEST_FITTED * target.min()
+    if y.min() >= lowest:
+        return y
+    from scipy.optimize import nnls  # only the inverse needs scipy; curves must stay cheap to import
+
+    return np.asarray(lowest + nnls(basis, target - lowest)[0], dtype=np.float64)
 
 
-def _starts(num_points: int) -> list[Array]:
-    """Inner x to start from: evenly spread, and crowded towards either end, the middle or both ends."""
-    even = np.linspace(0.0, 1.0, num_points)[1:-1]
-    return [even, even**2, np.sqrt(even), 0.5 + (even - 0.5) * 0.3, np.clip(0.5 + (even - 0.5) * 2.0, 0.02, 0.98)]
+def _starts(num_points: int, depth: Array, target: Array) -> list[Array]:
+    """The best inner x to start from, out of a grid (up to four points) or a fixed sample."""
+    inner = num_points - 2
+    if inner <= 2:
+        axes = np.meshgrid(*[np.linspace(0.02, 0.98, 9)] * inner)  # off the bounds, where the optimiser can't start
+        tried = np.stack([axis.ravel() for axis in axes], axis=1)
+    else:
+        tried = np.sort(np.random.default_rng(0).random((SAMPLED_STARTS, inner)), axis=1)
+    errors = [float(np.sum(_residuals(x, depth, target) ** 2)) for x in tried]
+    return [tried[index] for index in np.argsort(errors, kind="stable")[:REFINED_STARTS]]
+
+
+def _with_ends(inner: Array) -> Array:
+    ordered = np.sort(inner) if len(inner) > 2 else inner
+    return np.concatenate([[0.0], np.clip(ordered, 0.0, 1.0), [1.0]])
+
+
+def _residuals(inner: Array, depth: Array, target: Array) -> Array:
+    basis = _basis(_with_ends(inner), depth, "depth")
+    return np.asarray(basis @ _fit_y(basis, target) - target)
 
 
 def _fit_x(start: Array, depth: Array, target: Array) -> Array:
-    from scipy.optimize import least_squares  # only the inverse needs scipy; curves must stay cheap to import
+    from scipy.optimize import least_squares
 
-    def with_ends(inner: Array) -> Array:
-        ordered = np.sort(inner) if len(inner) > 2 else inner
-        return np.concatenate([[0.0], np.clip(ordered, 0.0, 1.0), [1.0]])
-
-    def residuals(inner: Array) -> Array:
-        basis = _basis(with_ends(inner), depth, "depth")
-        return np.asarray(basis @ np.linalg.lstsq(basis, target, rcond=None)[0] - target)
-
-    found = least_squares(residuals, start, bounds=(0.0, 1.0), xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=200)
-    return with_ends(found.x)
+    tight = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14}
+    found = least_squares(_residuals, start, bounds=(0.0, 1.0), args=(depth, target), max_nfev=200, **tight)
+    return _with_ends(found.x)
