@@ -63,7 +63,8 @@ def _fingerprint(model: nn.Module, config: Any) -> str:
 def _samples(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, weights) of the embedding's sampled rows and of every norm in the decoder."""
     decoder = text_decoder(model)
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    get_embeddings = getattr(model, "get_input_embeddings", None)
+    embeddings = get_embeddings() if callable(get_embeddings) else None
     if isinstance(embeddings, nn.Module) and isinstance(weight := getattr(embeddings, "weight", None), Tensor):
         # Rows by fraction of the vocabulary, the last one never: padding of the vocabulary differs between exports.
         rows = [weight.shape[0] * step // EMBEDDING_ROWS for step in range(EMBEDDING_ROWS)]

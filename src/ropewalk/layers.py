@@ -84,19 +84,22 @@ def is_rotary(module: nn.Module) -> bool:
 
 
 def _find_layers(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    count = getattr(text_config(model), "num_hidden_layers", None)
-    root = model.get_decoder() if hasattr(model, "get_decoder") else model
+    config = text_config(model)
+    # longcat_flash counts its two attentions a layer in num_hidden_layers and its layers in num_layers.
+    counts = [getattr(config, name, None) for name in ("num_hidden_layers", "num_layers")]
+    get_decoder = getattr(model, "get_decoder", None)
+    root = get_decoder() if callable(get_decoder) else model
     for start in (root, model):
-        found = _search(start, count) if isinstance(start, nn.Module) else None
+        found = _search(start, counts) if isinstance(start, nn.Module) else None
         if found is not None:
             return found
     raise UnsupportedModelError(
-        f"{type(model).__name__} has no list of decoder layers of length num_hidden_layers = {count}; "
+        f"{type(model).__name__} has no list of decoder layers of length num_hidden_layers = {counts[0]}; "
         "expected a decoder-only language model"
     )
 
 
-def _search(root: nn.Module, count: int | None) -> tuple[nn.Module, nn.ModuleList] | None:
+def _search(root: nn.Module, counts: list[int | None]) -> tuple[nn.Module, nn.ModuleList] | None:
     """Breadth first, for experts and branches are lists too but lie deeper."""
     queue = deque([root])
     while queue:
@@ -104,7 +107,7 @@ def _search(root: nn.Module, count: int | None) -> tuple[nn.Module, nn.ModuleLis
         lists = {
             name: child
             for name, child in module.named_children()
-            if isinstance(child, nn.ModuleList) and len(child) == count and not any(is_rotary(m) for m in child)
+            if isinstance(child, nn.ModuleList) and len(child) in counts and not any(is_rotary(m) for m in child)
         }
         for name in (*LAYER_LISTS, *lists):
             if name in lists:

@@ -9,13 +9,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ropewalk.errors import FactorsError
 from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
-from ropewalk.layers import RotarySite, decoder_layers, rotary_sites, text_decoder
-from ropewalk.rotary import LayerwiseRotary, PickOwnEntry
+from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
+from ropewalk.rotary import Installation
 from ropewalk.verify import LayerReport, verify_layers
 
 CONFIG_KEY = "rope_layer_factors"
@@ -26,22 +25,13 @@ _ATTRIBUTE = "_ropewalk_patch"
 class _Patch:
     """What is installed in a model: kept on its decoder, so that copies of the model carry copies of it."""
 
-    sites: list[RotarySite]
-    rotaries: list[LayerwiseRotary]
-    handles: list[RemovableHandle]
+    installation: Installation
     report: list[LayerReport]
     factors: ScalingFactors | None = None
 
     def set(self, factors: ScalingFactors) -> None:
-        for rotary in self.rotaries:
-            rotary.set_factors(factors.values)
+        self.installation.set_factors(factors.values)
         self.factors = factors
-
-    def uninstall(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-        for site, rotary in zip(self.sites, self.rotaries, strict=True):
-            setattr(site.parent, site.name, rotary.base)
 
 
 # The outcome of the check, by decoder: it costs forward passes, and `patched` in a loop must not pay for it again.
@@ -54,19 +44,17 @@ def apply(model: nn.Module, factors: ScalingFactors | Iterable[float | None], *,
     factors: one number a layer, None (null) for a layer without rotary position. They are written into
     `model.config.rope_layer_factors`, so `save_pretrained` keeps them. any_model: allow factors that were made for
     another model or base scheme. The first call on a model runs about a dozen forward passes of 16 tokens to make sure
-    that every layer reacts to its own factor. Raises `FactorsError` or `UnsupportedModelError`; nothing is applied then.
+    that every layer reacts to its own factor. Raises `FactorsError` or `UnsupportedModelError`, and applies nothing.
     """
     scaling = factors if isinstance(factors, ScalingFactors) else ScalingFactors(factors)
     _check_model(model, scaling, any_model=any_model)
     patch = _installed(model)
-    fresh = patch is None
-    patch = patch or _install(model)
-    try:
-        _check_nulls(model, scaling, patch.report)
-    except FactorsError:
-        if fresh:
-            _uninstall(model, patch)
-        raise
+    report = patch.report if patch is not None else _verified(model)
+    _check_nulls(model, scaling, report)
+    if patch is None:
+        patch = _Patch(Installation(model), report)
+        patch.installation.install()
+        setattr(text_decoder(model), _ATTRIBUTE, patch)
     patch.set(scaling)
     setattr(model.config, CONFIG_KEY, list(scaling.values))
 
@@ -75,7 +63,8 @@ def remove(model: nn.Module) -> None:
     """Take the factors out of the model and its config: outputs are vanilla's to the bit, no hook is left."""
     patch = _installed(model)
     if patch is not None:
-        _uninstall(model, patch)
+        patch.installation.uninstall()
+        delattr(text_decoder(model), _ATTRIBUTE)
     _set_config_entry(model, None)
 
 
@@ -109,11 +98,7 @@ def layer_reports(model: nn.Module) -> list[LayerReport]:
     Raises `UnsupportedModelError` with the architectural reason if the model can't be scaled layer by layer.
     """
     patch = _installed(model)
-    if patch is not None:
-        return list(patch.report)
-    patch = _install(model)
-    _uninstall(model, patch)
-    return list(patch.report)
+    return list(patch.report if patch is not None else _verified(model))
 
 
 def rotary_layers(model: nn.Module) -> list[int]:
@@ -126,40 +111,15 @@ def _installed(model: nn.Module) -> _Patch | None:
     return patch
 
 
-def _install(model: nn.Module) -> _Patch:
-    """Put wrappers and hooks in place and check every layer; on any error the model is as before."""
-    layers = decoder_layers(model)
-    sites = rotary_sites(model)
-    rotaries = [LayerwiseRotary(site.module, len(layers), site.layer) for site in sites]
-    for site, rotary in zip(sites, rotaries, strict=True):
-        setattr(site.parent, site.name, rotary)
-    handles = [
-        layer.register_forward_pre_hook(PickOwnEntry(index), with_kwargs=True) for index, layer in enumerate(layers)
-    ]
-    patch = _Patch(sites, rotaries, handles, [])
-    setattr(text_decoder(model), _ATTRIBUTE, patch)
-    try:
-        patch.report = _verified(model, patch)
-    except BaseException:
-        _uninstall(model, patch)
-        raise
-    return patch
-
-
-def _uninstall(model: nn.Module, patch: _Patch) -> None:
-    patch.uninstall()
-    delattr(text_decoder(model), _ATTRIBUTE)
-
-
-def _verified(model: nn.Module, patch: _Patch) -> list[LayerReport]:
+def _verified(model: nn.Module) -> list[LayerReport]:
     decoder = text_decoder(model)
     # Another layer, rotary module or attention implementation is another model.
-    parts = [id(layer) for layer in decoder_layers(model)] + [id(rotary.base) for rotary in patch.rotaries]
+    parts = [id(part) for part in (*decoder_layers(model), *(site.module for site in rotary_sites(model)))]
     signature = (tuple(parts), getattr(decoder.config, "_attn_implementation", None))
     known = _VERIFIED.get(decoder)
     if known is not None and known[0] == signature:
         return known[1]
-    report = verify_layers(model, patch.rotaries)
+    report = verify_layers(model)
     _VERIFIED[decoder] = (signature, report)
     return report
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ropewalk.layers import undecorated_forward
+from ropewalk.layers import RotarySite, decoder_layers, rotary_sites, undecorated_forward
 
 Entry = Tensor | tuple[Tensor, ...]
 
@@ -69,11 +70,10 @@ class LayerwiseRotary(nn.Module):
         parameters = list(inspect.signature(self._plain).parameters)
         self._position_argument = parameters.index("position_ids") - 1
         self.set_factors([None] * num_layers)
-        self._register_load_state_dict_pre_hook(_add_base_to_keys)
+        self._register_load_state_dict_pre_hook(_add_base_to_keys)  # type: ignore[no-untyped-call]
 
     def set_factors(self, factors: Sequence[float | None]) -> None:
         """One factor a layer from now on; None is 1. Costs microseconds and touches no hook."""
-        self.factors = tuple(factors)
         own = [1.0 if value is None else float(value) for value in factors]
         if self.layer is not None:
             own = [own[self.layer]]
@@ -92,20 +92,26 @@ class LayerwiseRotary(nn.Module):
 
     def _scaled_entries(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Entry]:
         """Entries of the distinct factors, from one call with positions [..., F * B, T]."""
-        by_name = "position_ids" in kwargs
-        position_ids = kwargs["position_ids"] if by_name else args[self._position_argument]
+        position_ids = self.positions(args, kwargs)
         positions, batch = self._divide(position_ids)
-        if by_name:
-            kwargs = {**kwargs, "position_ids": positions}
-        else:
-            index = self._position_argument
-            args = (*args[:index], positions, *args[index + 1 :])
-        tables = self._plain(self.base, *args, **kwargs)
+        tables = self.tables_at(positions, args, kwargs)
         flat = position_ids.dim() == 1
         count = len(self._divisors)
         if isinstance(tables, Tensor):
             return list(_split(tables, count, batch, flat))
         return list(zip(*(_split(table, count, batch, flat) for table in tables), strict=True))
+
+    def positions(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The position_ids among the arguments of a call."""
+        position_ids: Tensor = kwargs["position_ids"] if "position_ids" in kwargs else args[self._position_argument]
+        return position_ids
+
+    def tables_at(self, positions: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the undecorated forward gives for other, also fractional, positions and else the same arguments."""
+        if "position_ids" in kwargs:
+            return self._plain(self.base, *args, **{**kwargs, "position_ids": positions})
+        index = self._position_argument
+        return self._plain(self.base, *args[:index], positions, *args[index + 1 :], **kwargs)
 
     def _divide(self, position_ids: Tensor) -> tuple[Tensor, int]:
         """float32 positions / s, [..., F * B, T], from int positions [..., B, T] (leading axes: mrope's three)."""
@@ -134,7 +140,7 @@ class LayerwiseRotary(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_plain"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._plain = undecorated_forward(self.base)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -144,7 +150,7 @@ class LayerwiseRotary(nn.Module):
 
 def _split(table: Tensor, count: int, batch: int, flat: bool) -> tuple[Tensor, ...]:
     """[..., F * B, T, D] into F tables [..., B, T, D]; [T, D] each if the positions had no batch axis."""
-    tables = table.unflatten(-3, (count, batch)).unbind(-4)
+    tables = table.unflatten(-3, (count, batch)).unbind(-4)  # type: ignore[no-untyped-call]
     return tuple(part.squeeze(-3) for part in tables) if flat else tables
 
 
@@ -153,3 +159,36 @@ def _add_base_to_keys(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     for key in [key for key in state_dict if key.startswith(prefix)]:
         if not key.startswith(prefix + "base."):
             state_dict[prefix + "base." + key.removeprefix(prefix)] = state_dict.pop(key)
+
+
+class Installation:
+    """The wrappers and hooks of one model: built around it, put in place by `install`, taken out by `uninstall`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = decoder_layers(model)
+        self.sites: list[RotarySite] = rotary_sites(model)
+        count = len(self.layers)
+        self.rotaries = [LayerwiseRotary(site.module, count, site.layer) for site in self.sites]
+        self._handles: list[RemovableHandle] = []
+
+    def install(self) -> None:
+        """Put the wrappers in the places of the rotary modules and a hook on each decoder layer. All factors are 1."""
+        for site, rotary in zip(self.sites, self.rotaries, strict=True):
+            setattr(site.parent, site.name, rotary)
+        self._handles = [
+            layer.register_forward_pre_hook(PickOwnEntry(index), with_kwargs=True)
+            for index, layer in enumerate(self.layers)
+        ]
+
+    def set_factors(self, factors: Sequence[float | None]) -> None:
+        """One factor a layer; None is 1."""
+        for rotary in self.rotaries:
+            rotary.set_factors(factors)
+
+    def uninstall(self) -> None:
+        """Put the model's own modules back and remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for site, rotary in zip(self.sites, self.rotaries, strict=True):
+            setattr(site.parent, site.name, rotary.base)
