@@ -12,25 +12,32 @@ from ropewalk.errors import DataError
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` through a temporary file in the same folder, flushed to disk before the rename.
+    """Write `text` to `path` as UTF-8, with the promises of `write_bytes`."""
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: can't be written, the text is not valid Unicode ({error.reason})") from None
+    write_bytes(path, content)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` through a temporary file in the same folder, flushed to disk before the rename.
 
     A folder that can't be written, a full disk and the like are a `DataError`; the old file is then as it was.
     """
     target = Path(path)
     try:
-        _replace_text(target, text)
+        _replace(target, content)
     except OSError as error:
         raise DataError(f"{target}: can't be written ({error.strerror}); nothing was changed") from error
-    except UnicodeEncodeError as error:
-        raise DataError(f"{target}: can't be written, the text is not valid Unicode ({error.reason})") from None
 
 
-def _replace_text(target: Path, text: str) -> None:
+def _replace(target: Path, content: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes the file private; results are meant to be read by others
