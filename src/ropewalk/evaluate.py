@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ropewalk.engine.scoring import AnswerScorer
 from ropewalk.factors import ScalingFactors
-from ropewalk.patch import patched, unpatched
+from ropewalk.patch import apply, factors_of, patched, remove
 from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult
 from ropewalk.splits import Split
@@ -46,7 +47,7 @@ class Evaluator:
         on_progress: Callable[[int], None] | None = None,
     ) -> TaskResult:
         """The result under `factors`; None is the model without any (vanilla), also where it carries some."""
-        context = unpatched(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
+        context = _vanilla(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
         with context:
             scores = self._scorer.score(on_progress)
         records = list(dict.fromkeys(example.record for example in self.examples))
@@ -80,3 +81,15 @@ def evaluate(
     """
     evaluator = Evaluator(model, tokenizer, task, task.examples(split), chat_template_kwargs=chat_template_kwargs)
     return [evaluator.score(factors, any_model=any_model, on_progress=on_progress) for factors in candidates]
+
+
+@contextmanager
+def _vanilla(model: Any) -> Iterator[None]:
+    """The model without the factors it carries."""
+    carried = factors_of(model)
+    remove(model)
+    try:
+        yield
+    finally:
+        if carried is not None:
+            apply(model, carried, any_model=True)

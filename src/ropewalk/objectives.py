@@ -39,7 +39,7 @@ def position_weights(positions: int, weights: Sequence[float] = DEFAULT_WEIGHTS)
     else:
         first, middle, last = given
         inner = positions - 2
-        spread = np.array([first, *[middle / inner] * inner, last])
+        spread = np.array([first, *([middle / inner] * inner if inner else []), last])
     if spread.sum() == 0:
         raise RopewalkError(f"weights {list(weights)}: at least one must be > 0")
     return np.asarray(spread / spread.sum())
