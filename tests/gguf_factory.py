@@ -51,6 +51,7 @@ def write_gguf(
     tensors: Mapping[str, np.ndarray] | None = None,
     without: str | None = None,
     chat_template: str | None = CHAT_TEMPLATE,
+    bos: int | None = 1,
 ) -> Path:
     """Write `model` as float32 GGUF. entries, tensors: added to it; without: a tensor left out."""
     config = model.config
@@ -70,7 +71,7 @@ def write_gguf(
     writer.add_vocab_size(config.vocab_size)
     if name == "llama":
         writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    _add_tokenizer(writer, pre, chat_template)
+    _add_tokenizer(writer, pre, chat_template, bos)
     for key, value in (entries or {}).items():
         _add_entry(writer, key, value)
     layout = _gguf_tensors(model, name) | dict(tensors or {})
@@ -84,7 +85,7 @@ def write_gguf(
     return path
 
 
-def _add_tokenizer(writer: GGUFWriter, pre: str | None, chat_template: str | None) -> None:
+def _add_tokenizer(writer: GGUFWriter, pre: str | None, chat_template: str | None, bos: int | None) -> None:
     writer.add_tokenizer_model("gpt2")
     if pre is not None:
         writer.add_tokenizer_pre(pre)
@@ -92,7 +93,8 @@ def _add_tokenizer(writer: GGUFWriter, pre: str | None, chat_template: str | Non
     writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
     writer.add_token_merges(MERGES)
     writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
+    if bos is not None:
+        writer.add_bos_token_id(bos)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(3)
     if chat_template is not None:

@@ -82,6 +82,17 @@ def test_begin_token_as_the_file_says(tmp_path: Path) -> None:
     assert tokenizer("hi").tokens() == ["<bos>", "hi", "<eos>"]
 
 
+def test_no_begin_token_is_invented(tmp_path: Path) -> None:
+    """LlamaConfig's default is token 1, whatever token that is; a base model without chat template has none."""
+    gguf = write_gguf(tmp_path / "m.gguf", tiny_model("llama", layers=1), bos=None, chat_template=None)
+    folder = convert_gguf(gguf, tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(folder).config.bos_token_id is None
+    assert "bos_token_id" not in json.loads((folder / "generation_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.bos_token is None
+    assert tokenizer.chat_template is None
+
+
 def test_regexes_are_the_readers_own() -> None:
     mapping = pytest.importorskip("transformers.integrations.gguf.gguf_tokenizer_mapping")
     theirs = mapping.GGUF_PRE_TOKENIZER_SPLITS
