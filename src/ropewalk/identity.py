@@ -30,7 +30,7 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
     The fingerprint is a SHA-256 over model_type, shape fields, the norm weights of the decoder and 16 rows of the
     embedding, all rounded to bfloat16: equal for one checkpoint loaded in float32 or bfloat16 on any device, different
     for another initialisation or a fine-tune that touches these weights. (Adapters merged into the linear layers alone
-    do not change it.) Weights that are offloaded to the `meta` device are left out.
+    do not change it.) Weights on the `meta` device count as far as accelerate can hand them out.
     """
     config = text_config(model)
     path = getattr(model.config, "_name_or_path", "") or ""
@@ -52,8 +52,7 @@ def base_scheme(model: nn.Module) -> dict[str, Any]:
 def _fingerprint(model: nn.Module, config: Any) -> str:
     shape = {name: getattr(config, name, None) for name in SHAPE_FIELDS}
     digest = hashlib.sha256(json.dumps([config.model_type, shape], sort_keys=True, default=str).encode())
-    samples = [(name, sample) for name, sample in _samples(model) if sample.device.type != "meta"]
-    for name, sample in samples:
+    for name, sample in _samples(model):
         digest.update(name.encode())
         bits = sample.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
         digest.update(bits.numpy().tobytes())
@@ -62,17 +61,30 @@ def _fingerprint(model: nn.Module, config: Any) -> str:
 
 def _samples(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, weights) of the embedding's sampled rows and of every norm in the decoder."""
-    decoder = text_decoder(model)
     get_embeddings = getattr(model, "get_input_embeddings", None)
     embeddings = get_embeddings() if callable(get_embeddings) else None
-    if isinstance(embeddings, nn.Module) and isinstance(weight := getattr(embeddings, "weight", None), Tensor):
-        # Rows by fraction of the vocabulary, the last one never: padding of the vocabulary differs between exports.
-        rows = [weight.shape[0] * step // EMBEDDING_ROWS for step in range(EMBEDDING_ROWS)]
-        yield "embedding", weight[rows]
-    for name, parameter in decoder.named_parameters():
-        parts = name.lower().split(".")
-        if parameter.dim() == 1 and parameter.is_floating_point() and any("norm" in part for part in parts):
-            yield name, parameter
+    weight = _weight(embeddings, "weight") if isinstance(embeddings, nn.Module) else None
+    if weight is not None:
+        yield "embedding", weight[[weight.shape[0] * step // EMBEDDING_ROWS for step in range(EMBEDDING_ROWS)]]
+    for path, module in text_decoder(model).named_modules():
+        if "norm" not in path.lower():
+            continue
+        for name, _ in module.named_parameters(recurse=False):
+            parameter = _weight(module, name)
+            if parameter is not None and parameter.dim() == 1 and parameter.is_floating_point():
+                yield f"{path}.{name}", parameter
+
+
+def _weight(module: nn.Module, name: str) -> Tensor | None:
+    """The weight, from where accelerate keeps it if it is offloaded; None if it can't be had."""
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        return None
+    if weight.device.type != "meta":
+        return weight
+    offloaded = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+    kept = offloaded[name] if offloaded is not None else None
+    return kept if isinstance(kept, Tensor) else None
 
 
 def _plain(value: Any) -> Any:
