@@ -109,9 +109,17 @@ class LayerwiseRotary(nn.Module):
     def tables_at(self, positions: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the undecorated forward gives for other, also fractional, positions and else the same arguments."""
         if "position_ids" in kwargs:
-            return self._plain(self.base, *args, **{**kwargs, "position_ids": positions})
-        index = self._position_argument
-        return self._plain(self.base, *args[:index], positions, *args[index + 1 :], **kwargs)
+            kwargs = {**kwargs, "position_ids": positions}
+        else:
+            index = self._position_argument
+            args = (*args[:index], positions, *args[index + 1 :])
+        if hasattr(self.base, "_hf_hook"):
+            # accelerate fetches offloaded buffers in the decorated forward only.
+            from accelerate.utils import align_module_device
+
+            with align_module_device(self.base):
+                return self._plain(self.base, *args, **kwargs)
+        return self._plain(self.base, *args, **kwargs)
 
     def _divide(self, position_ids: Tensor) -> tuple[Tensor, int]:
         """float32 positions / s, [..., F * B, T], from int positions [..., B, T] (leading axes: mrope's three)."""
@@ -120,7 +128,7 @@ class LayerwiseRotary(nn.Module):
         exact_device = torch.device("cpu") if position_ids.device.type == "mps" else position_ids.device
         if divisors.device != exact_device:
             divisors = divisors.to(exact_device)
-            if not torch.compiler.is_compiling():
+            if exact_device.type != "meta" and not torch.compiler.is_compiling():
                 self._divisors = divisors
         positions = position_ids.to(exact_device)
         positions = positions.unsqueeze(0) if positions.dim() == 1 else positions

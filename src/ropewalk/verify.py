@@ -148,8 +148,8 @@ def _reports(model: nn.Module, layers: nn.ModuleList, silent: list[bool], moved:
 
 
 def _check_runnable(model: nn.Module) -> None:
-    parameter = next(model.parameters())
-    if parameter.device.type == "meta" and not hasattr(model, "hf_device_map"):
+    offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
+    if next(model.parameters()).device.type == "meta" and not offloaded:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no weights yet (device 'meta'); load them before applying factors, "
             "for the check of every layer runs a short prompt"
