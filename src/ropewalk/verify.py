@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ropewalk.describe import absolute_position, in_layer_rotation
 from ropewalk.errors import UnsupportedModelError
+from ropewalk.layers import text_config
 from ropewalk.probe import Probe, RotaryCall
 from ropewalk.rotary import Installation
 
@@ -148,15 +149,17 @@ def _reports(model: nn.Module, layers: nn.ModuleList, silent: list[bool], moved:
 
 
 def _check_runnable(model: nn.Module) -> None:
+    # Raises for something without a config; a composite model's own config tells whether it has an encoder.
+    text_config(model)
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only language model"
+        )
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if next(model.parameters()).device.type == "meta" and not offloaded:
         raise UnsupportedModelError(
             f"{type(model).__name__} has no weights yet (device 'meta'); load them before applying factors, "
             "for the check of every layer runs a short prompt"
-        )
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only language model"
         )
 
 
