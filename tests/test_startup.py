@@ -38,3 +38,17 @@ def test_the_report_would_show_a_heavy_import() -> None:
 )
 def test_light_imports_load_nothing_heavy(code: str) -> None:
     assert loaded_by(code)[0] == []
+
+
+ENTRY_POINT = """
+from importlib.metadata import entry_points
+(command,) = entry_points(group="console_scripts", name="ropewalk")
+command.load()()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"]])
+def test_help_loads_no_torch(arguments: list[str]) -> None:
+    heavy, output = loaded_by(ENTRY_POINT, *arguments)
+    assert not {"torch", "transformers"} & set(heavy)
+    assert "search" in output
