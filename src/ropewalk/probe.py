@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,14 +80,12 @@ class Probe:
             )
 
     def moved_by_position(self, stretch: int) -> list[int] | None:
-        """Layers that see a difference when every position is `stretch` times as large; None if it can't be tried."""
+        """Layers that see a difference when every position is `stretch` times as large; None if it can't be said."""
         parameters = inspect.signature(_innermost(self.model).forward).parameters
         if "position_ids" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return None
         positions = stretch * torch.arange(PROBE_TOKENS, device=self.device)[None]
-        with suppress(UnsupportedModelError):
-            return self.changed(position_ids=positions)
-        return None
+        return self.changed(position_ids=positions)
 
     def _attempt(self, forced: Recording | None, **more: Any) -> Recording:
         """A run that says what failed, now that the untouched model is known to run."""

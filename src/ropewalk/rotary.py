@@ -139,7 +139,8 @@ class LayerwiseRotary(nn.Module):
         modules: Mapping[str, nn.Module] = self.__dict__.get("_modules", {})
         if name in modules:
             return modules[name]
-        if "base" in modules:
+        # Private names stay apart: accelerate, for one, marks the modules that it hooks with them.
+        if "base" in modules and not name.startswith("_"):
             return getattr(modules["base"], name)
         return super().__getattr__(name)
 
