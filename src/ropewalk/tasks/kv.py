@@ -1,7 +1,9 @@
 """Key-value retrieval of "Lost in the Middle" (arXiv 2307.03172, section 3): find one UUID's value in a JSON object.
 
-Prompt and file format are the official ones, to the character. Records come from an official file or are generated:
-UUIDs drawn by SHAKE-256 from (seed, split, record), the same on every machine.
+Prompt and file format are the official ones, to the character. Records of a file have one gold pair, which is moved to
+each position. Generated records (UUIDs drawn by SHAKE-256 from seed, split and index, the same on every machine) stay as
+they are and another of their pairs is asked for at each position: the prompts of a record then share all but their
+query, which the engine computes once.
 """
 
 from __future__ import annotations
@@ -86,16 +88,21 @@ class KeyValueRetrieval:
 
     def examples(self, split: Split) -> list[Example]:
         """Records of the split, each at every position."""
-        records = self._generated(split) if self.data is None else self._from_file(self.data, split)
-        return [record.place(position) for record in records for position in self.positions]
+        if self.data is None:
+            return [self._generated(split, index, place) for index in self._indices(split) for place in self.positions]
+        return [record.place(place) for record in self._from_file(self.data, split) for place in self.positions]
 
-    def _generated(self, split: Split) -> list[KeyValueRecord]:
+    def _indices(self, split: Split) -> range:
         if split == "all":
             raise DataError(
                 'split "all" is for records of a file (--data); generated ones are search, validation or test'
             )
-        count = DEFAULT_LIMIT if self.limit is None else self.limit
-        return [generate_record(self.seed, split, index, self.keys) for index in range(count)]
+        return range(DEFAULT_LIMIT if self.limit is None else self.limit)
+
+    def _generated(self, split: Split, index: int, place: int) -> Example:
+        pairs = generate_pairs(self.seed, split, index, self.keys)
+        key, value = pairs.pop(place)
+        return KeyValueRecord(f"kv-{self.seed}-{split}-{index}", key, value, tuple(pairs)).place(place)
 
     def _from_file(self, path: Path, split: Split) -> list[KeyValueRecord]:
         records = [record for record in read_records(path, self.keys) if in_split(record.key, split)]
@@ -107,15 +114,14 @@ class KeyValueRetrieval:
 TASK = KeyValueRetrieval
 
 
-def generate_record(seed: int, split: Split, index: int, keys: int) -> KeyValueRecord:
-    """Record number `index` of a split: `keys` pairs of version-4 UUIDs, the first is the gold one.
+def generate_pairs(seed: int, split: Split, index: int, keys: int) -> list[tuple[str, str]]:
+    """The `keys` pairs of version-4 UUIDs of generated record number `index` of a split.
 
     Fewer keys give the first pairs of more keys, so a record only grows with `keys`.
     """
     stream = hashlib.shake_256(f"ropewalk/kv/{seed}/{split}/{index}".encode()).digest(32 * keys)
     ids = [str(uuid.UUID(bytes=stream[start : start + 16], version=4)) for start in range(0, len(stream), 16)]
-    (key, value), *others = zip(ids[::2], ids[1::2], strict=True)
-    return KeyValueRecord(f"kv-{seed}-{split}-{index}", key, value, tuple(others))
+    return list(zip(ids[::2], ids[1::2], strict=True))
 
 
 def read_records(path: Path, keys: int) -> Iterator[KeyValueRecord]:
