@@ -12,7 +12,11 @@ from typing import Literal, get_args
 from ropewalk.errors import DataError
 
 Split = Literal["search", "validation", "test", "all"]
-_SHARES = (("search", 0.4), ("validation", 0.6), ("test", 1.0))  # cumulative: 40 %, 20 %, 40 %
+_SHARES: tuple[tuple[Split, float], ...] = (
+    ("search", 0.4),
+    ("validation", 0.6),
+    ("test", 1.0),
+)  # cumulative: 40 %, 20 %, 40 %
 
 
 def check_split(split: str) -> Split:
@@ -27,7 +31,7 @@ def split_of(content: str) -> Split:
     """The split a record of a file belongs to; `content` is what makes two records the same question."""
     digest = hashlib.sha256(content.encode()).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
-    return next(name for name, upper in _SHARES if fraction < upper)  # type: ignore[return-value]
+    return next(name for name, upper in _SHARES if fraction < upper)
 
 
 def in_split(content: str, split: Split) -> bool:

@@ -109,7 +109,7 @@ class BezierGA:
             born.append(level)
         while len(born) < self.population:
             rng = np.random.default_rng([self.seed, 0, len(born)])
-            born.append(self._unseen(lambda rng=rng: self._mutate(level, rng, probability=1.0), rng, born))  # type: ignore[misc]
+            born.append(self._unseen(lambda rng=rng: self._mutate(level, rng, probability=1.0), rng, born))
         return born[: self.population]
 
     def _children(self) -> list[Candidate]:
@@ -118,7 +118,7 @@ class BezierGA:
         for index in range(self.mutations + self.crossovers):
             rng = np.random.default_rng([self.seed, self._generation, index])
             make = self._mutant if index < self.mutations else self._cross
-            born.append(self._unseen(lambda make=make, rng=rng: make(elite, rng), rng, born))  # type: ignore[misc]
+            born.append(self._unseen(lambda make=make, rng=rng: make(elite, rng), rng, born))
         return born
 
     def _unseen(self, draw: Any, rng: np.random.Generator, born: list[Candidate]) -> Candidate:

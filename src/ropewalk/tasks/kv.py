@@ -1,9 +1,9 @@
 """Key-value retrieval of "Lost in the Middle" (arXiv 2307.03172, section 3): find one UUID's value in a JSON object.
 
-Prompt and file format are the official ones, to the character. Records of a file have one gold pair, which is moved to
-each position. Generated records (UUIDs drawn by SHAKE-256 from seed, split and index, the same on every machine) stay as
-they are and another of their pairs is asked for at each position: the prompts of a record then share all but their
-query, which the engine computes once.
+Prompt and file format are the official ones, to the character. Records of a file have one gold pair, which is moved
+to each position. Generated records (UUIDs drawn by SHAKE-256 from seed, split and index, the same on every machine)
+stay as they are, and at each position another of their pairs is asked for: the prompts of a record then share all but
+their query, and the engine computes what they share once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import gzip
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from ropewalk.errors import DataError
 from ropewalk.splits import Split, in_split
@@ -164,7 +164,7 @@ def _parse_record(line: str, keys: int, where: str) -> KeyValueRecord:
     return KeyValueRecord(f"kv-{key}", str(key), str(value), tuple(others))
 
 
-def _is_pair_list(pairs: Any) -> bool:
-    return isinstance(pairs, Sequence) and all(
+def _is_pair_list(pairs: Any) -> TypeGuard[list[list[str]]]:
+    return isinstance(pairs, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
     )
