@@ -16,12 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.engine.batching import has_length_dependent_rope, make_batches
+from ropewalk.engine.shared_prefix import (
+    NotShareable,
+    PrefixGroup,
+    largest_difference,
+    padded,
+    prefix_groups,
+    repeated,
+    tolerance,
+)
 from ropewalk.errors import DataError
 from ropewalk.identity import base_scheme
 from ropewalk.prompts import RenderedPrompt, terminator_ids
 
 CPU_TOKENS = 2048
 CUDA_TOKENS = 65536
+CUDA_MIN_PREFIX = 2048  # shorter prompts are faster in one large batch
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,11 @@ class AnswerScore:
 class AnswerScorer:
     """Scores a fixed list of prompts under whatever factors the model carries at the time of the call.
 
-    The batches are made once and are the same for every candidate. tokens_per_batch: None picks a size for the device;
-    on CUDA a batch that does not fit is halved, and the smaller size is kept.
+    Batches and groups are made once and are the same for every candidate. tokens_per_batch: None picks a size for the
+    device; on CUDA a batch that does not fit is halved, and the smaller size is kept.
+
+    shared_prefix_reason: why prompts that begin alike are computed one by one all the same; None if what they share is
+    computed once. The first group is scored both ways (see `_check_sharing`), so it is final after the first `score`.
     """
 
     def __init__(
@@ -55,26 +68,102 @@ class AnswerScorer:
         self.prompts = list(prompts)
         self.device = model.get_input_embeddings().weight.device
         self.tokens_per_batch = tokens_per_batch or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
+        self.shared_prefix_reason: str | None = None
         self._equal_lengths = has_length_dependent_rope(base_scheme(model))
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._terminators = {text: terminator_ids(tokenizer, text) for text in {p.terminator for p in self.prompts}}
         self._check_lengths()
+        self._groups, self._alone = self._find_groups()
+        self._sharing_checked = False
 
     def score(self, on_progress: Callable[[int], None] | None = None) -> list[AnswerScore]:
         """One score a prompt, in the order given. `on_progress` is told how many prompts were just done."""
         scores: dict[int, AnswerScore] = {}
+        report = on_progress or (lambda count: None)
         with torch.no_grad(), _evaluation_mode(self.model), _float32_head(self.model):
-            waiting = self._batches(range(len(self.prompts)))
-            while waiting:
-                batch = waiting.pop(0)
+            if not self._sharing_checked:
+                self._check_sharing()
+            for group in list(self._groups):
                 try:
-                    scores.update(zip(batch, self._score_batch(batch), strict=True))
+                    scores.update(zip(group.indices, self._score_group(group), strict=True))
                 except torch.cuda.OutOfMemoryError:
-                    torch.cuda.empty_cache()
-                    waiting = self._halve([batch, *waiting])
+                    # For good, so that the next candidate's scores of these prompts come about in the same way.
+                    self._groups.remove(group)
+                    self._alone = sorted([*self._alone, *group.indices])
                     continue
-                if on_progress:
-                    on_progress(len(batch))
+                report(len(group.indices))
+            for batch, results in self._score_plain(self._alone):
+                scores.update(zip(batch, results, strict=True))
+                report(len(batch))
         return [scores[index] for index in range(len(self.prompts))]
+
+    def _find_groups(self) -> tuple[list[PrefixGroup], list[int]]:
+        everything = list(range(len(self.prompts)))
+        if self._equal_lengths:
+            self.shared_prefix_reason = "the rotary base follows the length of what is computed at once"
+            return [], everything
+        minimum = CUDA_MIN_PREFIX if self.device.type == "cuda" else 1
+        groups, alone = prefix_groups(self.prompts, self.tokens_per_batch, min_prefix=minimum)
+        if not groups:
+            self.shared_prefix_reason = "the prompts share too few tokens"
+        return groups, alone
+
+    def _check_sharing(self) -> None:
+        """Score the first group both ways; give up sharing for good where that fails or the results differ.
+
+        The check is by result, for no list of architectures is complete. Where nothing is finite it says nothing and
+        is made again at the next call.
+        """
+        if not self._groups:
+            return
+        group = self._groups[0]
+        plain = {
+            index: score
+            for batch, scores in self._score_plain(group.indices)
+            for index, score in zip(batch, scores, strict=True)
+        }
+        try:
+            shared = self._score_group(group)
+        except torch.cuda.OutOfMemoryError:
+            return
+        except NotShareable as error:
+            self._stop_sharing(str(error))
+            return
+        except Exception as error:  # plain scoring has just worked, so it is the cache that this model can't do
+            self._stop_sharing(f"it fails with a repeated cache ({type(error).__name__}: {error})")
+            return
+        difference = largest_difference(
+            [score.log_likelihood for score in shared], [plain[index].log_likelihood for index in group.indices]
+        )
+        allowed = tolerance(self.model.dtype)
+        if difference is not None and difference > allowed:
+            self._stop_sharing(
+                f"with a repeated cache log-likelihoods differ by {difference:.2g} nats a token, expected at most {allowed:g}"
+            )
+        self._sharing_checked = difference is not None
+
+    def _stop_sharing(self, reason: str) -> None:
+        self.shared_prefix_reason = reason
+        self._groups, self._alone = [], list(range(len(self.prompts)))
+
+    def _score_group(self, group: PrefixGroup) -> list[AnswerScore]:
+        """Prefix once, its cache repeated, then all that follows it as one batch."""
+        prefix = torch.tensor([self.prompts[group.indices[0]].ids[: group.prefix]], device=self.device)
+        last = {"logits_to_keep": 1} if self._keeps_logits else {}
+        cache = self.model(input_ids=prefix, use_cache=True, **last).past_key_values
+        return self._score_batch(group.indices, group.prefix, repeated(cache, len(group.indices)))
+
+    def _score_plain(self, indices: Sequence[int]) -> Iterator[tuple[list[int], list[AnswerScore]]]:
+        """Each batch with its scores, longest prompts first."""
+        waiting = self._batches(indices)
+        while waiting:
+            try:
+                scores = self._score_batch(waiting[0])
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                waiting = self._halve(waiting)
+                continue
+            yield waiting.pop(0), scores
 
     def _batches(self, indices: Sequence[int]) -> list[list[int]]:
         chosen = [self.prompts[index] for index in indices]
@@ -89,26 +178,25 @@ class AnswerScorer:
         self.tokens_per_batch = longest * (len(waiting[0]) // 2)
         return self._batches([index for batch in waiting for index in batch])
 
-    def _score_batch(self, batch: list[int]) -> list[AnswerScore]:
+    def _score_batch(self, batch: Sequence[int], done: int = 0, cache: Any = None) -> list[AnswerScore]:
+        """Scores of one batch. done: tokens of every prompt that `cache` holds already."""
         prompts = [self.prompts[index] for index in batch]
-        longest = max(len(prompt.ids) for prompt in prompts)
-        rows = [[*prompt.ids, *[0] * (longest - len(prompt.ids))] for prompt in prompts]
-        input_ids = torch.tensor(rows, device=self.device)
+        input_ids = padded([prompt.ids[done:] for prompt in prompts], self.device)
         # The logits at index t predict the token at t + 1: from before the first answer token to the terminator.
-        spans = [range(prompt.first - 1, len(prompt.ids)) for prompt in prompts]
+        spans = [range(prompt.first - 1 - done, len(prompt.ids) - done) for prompt in prompts]
         kept = sorted({index for span in spans for index in span})
-        logits = self._logits(input_ids, torch.tensor(kept, device=self.device))
+        logits = self._logits(input_ids, torch.tensor(kept, device=self.device), cache)
         place = {index: column for column, index in enumerate(kept)}
         return [
             self._score_row(logits[row, place[span[0]] : place[span[-1]] + 1], prompt)
             for row, (span, prompt) in enumerate(zip(spans, prompts, strict=True))
         ]
 
-    def _logits(self, input_ids: Tensor, kept: Tensor) -> Tensor:
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=kept)
-            return output.logits  # type: ignore[no-any-return]
-        return self.model(input_ids=input_ids, use_cache=False).logits[:, kept]  # type: ignore[no-any-return]
+    def _logits(self, input_ids: Tensor, kept: Tensor, cache: Any) -> Tensor:
+        past = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+        if self._keeps_logits:
+            return self.model(input_ids=input_ids, logits_to_keep=kept, **past).logits  # type: ignore[no-any-return]
+        return self.model(input_ids=input_ids, **past).logits[:, kept]  # type: ignore[no-any-return]
 
     def _score_row(self, logits: Tensor, prompt: RenderedPrompt) -> AnswerScore:
         """logits: [answer tokens + 1, vocabulary] in float32."""

@@ -1,0 +1,70 @@
+"""`ropewalk doctor`: is this model supported, layer by layer, and what will a search cost?"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from ropewalk import files
+from ropewalk.cli.options import JsonFile, ModelOptions, TaskChoice
+
+
+def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFile = None) -> None:
+    """Check every layer of a model, and say what a search would cost in time and memory here.
+
+    Example: ropewalk doctor --model Qwen/Qwen2.5-0.5B-Instruct --keys 75
+    """
+    from ropewalk.cli import console
+    from ropewalk.cli.estimate import seconds, speed
+    from ropewalk.cli.search import SEARCH_RECORDS, SearchOptions
+    from ropewalk.identity import base_scheme, model_identity
+    from ropewalk.patch import layer_reports
+    from ropewalk.provenance import provenance
+
+    choice = task or TaskChoice()
+    made = choice.make(1)
+    loaded, tokenizer = model.load()
+    with console.working("Checking every layer"):
+        reports = layer_reports(loaded)
+    identity, base = model_identity(loaded), base_scheme(loaded)
+    rotary = sum(report.kind == "rotary" for report in reports)
+    out = console.output()
+    out.print(f"{identity['name']} ({identity['model_type']}): supported, {rotary} of {len(reports)} layers are rotary")
+    for (kind, reason), group in groupby(reports, key=lambda report: (report.kind, report.reason)):
+        layers = [report.index for report in group]
+        span = f"{layers[0]}" if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"
+        out.print(f"  layers {span}: {kind}" + (f" ({reason})" if reason else ""))
+    out.print(f"  rope parameters: {base}")
+    evaluator = model.evaluator(loaded, tokenizer, made, "search" if made_is_generated(made) else "all")
+    with console.working("Timing one record"):
+        measured = speed(evaluator)
+    options = SearchOptions()
+    prompts = (options.candidates + 1) * SEARCH_RECORDS * len(made.positions)
+    out.print(
+        f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "
+        f"about {seconds(prompts * measured.seconds_per_prompt)} on {measured.device}, "
+        f"{measured.memory_gib:.1f} GiB of {measured.memory_kind}"
+    )
+    if json:
+        files.write_json(
+            json,
+            {
+                "supported": True,
+                "model": identity,
+                "base": base,
+                "layers": [
+                    {"index": r.index, "kind": r.kind, "reason": r.reason, "class": r.layer_class} for r in reports
+                ],
+                "search": {
+                    "prompts": prompts,
+                    "seconds": prompts * measured.seconds_per_prompt,
+                    "tokens_per_prompt": measured.tokens_per_prompt,
+                    "memory_gib": measured.memory_gib,
+                },
+                "provenance": provenance(loaded),
+            },
+        )
+
+
+def made_is_generated(task: object) -> bool:
+    """Whether the task draws its records itself."""
+    return getattr(task, "data", None) is None

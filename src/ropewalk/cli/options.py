@@ -1,0 +1,120 @@
+"""The words of the command line, the same for every verb, and what they become."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ropewalk.errors import RopewalkError
+from ropewalk.splits import Split
+from ropewalk.tasks.base import Task, TaskOptions
+
+if TYPE_CHECKING:
+    from ropewalk.evaluate import Evaluator
+
+JsonFile = Annotated[Path | None, Parameter(name="--json", help="Write the figures as JSON to this file.")]
+
+
+SplitName = Annotated[Split, Parameter(help="Which records: test, search, validation; all for records of a file.")]
+
+
+def described(text: str, **options: Any) -> Parameter:
+    """A parameter with its help text."""
+    return Parameter(help=text, **options)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is loaded and asked."""
+
+    model: Annotated[str, described("Checkpoint folder, hub id, .gguf file, or 'demo' for the embedded model.")]
+    dtype: Annotated[str | None, described("bfloat16, float16 or float32; default: what suits the device.")] = None
+    device: Annotated[str | None, described("cpu, cuda, cuda:1, auto (spread); default: a GPU if there is one.")] = None
+    chat_template: Annotated[bool, described("Use the model's chat template; without: the bare completion prompt.")] = (
+        True
+    )
+    chat_template_kwargs: Annotated[
+        str | None, described("JSON for the chat template, e.g. '{\"enable_thinking\": false}'.")
+    ] = None
+    trust_remote_code: Annotated[bool, described("Run code that the checkpoint brings.", negative="")] = False
+    any_model: Annotated[
+        bool, described("Apply factors that were made for another model or rope scheme.", negative="")
+    ] = False
+
+    def load(self) -> tuple[Any, Any]:
+        """Model and tokenizer, with a line on standard error while it takes."""
+        from ropewalk.checkpoint import load_pretrained
+        from ropewalk.cli.console import working
+        from ropewalk.demo import demo_model
+
+        path = demo_model() if self.model == "demo" else self.model
+        with working(f"Loading {self.model}"):
+            return load_pretrained(
+                str(path),
+                dtype=self.dtype,
+                device=self.device,
+                trust_remote_code=self.trust_remote_code,
+                any_model=self.any_model,
+            )
+
+    def template_kwargs(self) -> dict[str, Any]:
+        """`--chat-template-kwargs` as a dict."""
+        if self.chat_template_kwargs is None:
+            return {}
+        try:
+            content = json.loads(self.chat_template_kwargs)
+        except json.JSONDecodeError as error:
+            raise RopewalkError(f"--chat-template-kwargs: not JSON ({error}): {self.chat_template_kwargs}") from None
+        if not isinstance(content, dict):
+            raise RopewalkError(f"--chat-template-kwargs: expected a JSON object, got {self.chat_template_kwargs}")
+        return content
+
+    def evaluator(self, model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator:
+        """The loaded model with the task's examples of a split."""
+        from ropewalk.evaluate import Evaluator
+
+        return Evaluator(
+            model,
+            tokenizer,
+            task,
+            task.examples(split),
+            chat_template=self.chat_template,
+            chat_template_kwargs=self.template_kwargs(),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TaskChoice:
+    """Which prompts."""
+
+    task: Annotated[str, described("What the prompts ask for.")] = "kv"
+    keys: Annotated[int | None, described("kv: pairs in the JSON object. Default 75.")] = None
+    positions: Annotated[str, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74.")] = "5"
+    data: Annotated[Path | None, described("A file of records; without one they are generated.")] = None
+    limit: Annotated[int | None, described("Records, each at every position. Default 100 (search: 24).")] = None
+    seed: Annotated[int, described("Seed of generated records and of the search.")] = 0
+
+    def make(self, limit: int | None = None) -> Task:
+        """The task, with another number of records if given."""
+        from ropewalk.tasks import make_task
+
+        limit = self.limit if limit is None else limit
+        options = TaskOptions(parse_positions(self.positions), self.keys, self.data, limit, self.seed)
+        return make_task(self.task, options)
+
+
+def parse_positions(text: str) -> int | tuple[int, ...]:
+    """A count ("5") or a list of 0-based positions ("0,18,37"); a list of one position ends in a comma ("3,")."""
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise RopewalkError(f"--positions {text!r}: expected a count (5) or 0-based positions (0,18,37)") from None
+    if not numbers:
+        raise RopewalkError(f"--positions {text!r}: expected a count (5) or 0-based positions (0,18,37)")
+    return numbers if "," in text else numbers[0]

@@ -1,0 +1,61 @@
+"""`ropewalk profile`: the U of a model as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ropewalk import files
+from ropewalk.cli.options import JsonFile, ModelOptions, SplitName, TaskChoice
+
+
+def profile(
+    *, model: ModelOptions, task: TaskChoice | None = None, split: SplitName = "test", json: JsonFile = None
+) -> None:
+    """Show how bad the middle is: accuracy by the position of the evidence.
+
+    Example: ropewalk profile --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --positions 5
+    """
+    from ropewalk.cli import console
+    from ropewalk.patch import factors_of
+    from ropewalk.provenance import provenance
+
+    choice = task or TaskChoice()
+    made = choice.make()
+    loaded, tokenizer = model.load()
+    evaluator = model.evaluator(loaded, tokenizer, made, split)
+    carried = factors_of(loaded)
+    arms = {"vanilla": None} | ({} if carried is None else {"factors": carried})
+    with console.StageProgress() as progress:
+        progress.stage("Profile", len(arms) * len(evaluator.examples))
+        results = {name: evaluator.score(factors, on_progress=progress.advance) for name, factors in arms.items()}
+    summary = {
+        "task": evaluator.settings,
+        "positions": list(made.positions),
+        **{name: result.summary() for name, result in results.items()},
+        "provenance": provenance(loaded),
+    }
+    labels = {"vanilla": "vanilla", "factors": "its factors"}
+    shown = {name: labels[name] for name in arms}
+    out = console.output()
+    out.print(f"{model.model}: {choice.task}, {len(results['vanilla'].records)} records at each position")
+    out.print(console.accuracy_table(summary, shown))
+    out.print(console.likelihood_table(summary, shown))
+    out.print(shape_sentence(summary["vanilla"]))
+    if json:
+        files.write_json(json, summary)
+
+
+def shape_sentence(block: Mapping[str, Any]) -> str:
+    """One sentence on the shape of accuracies by position. block: figures of one arm (`accuracy`, `interval`)."""
+    accuracy, interval = block["accuracy"], block["interval"]
+    if len(accuracy) < 3:
+        return "Give three or more positions to see whether the middle is lost."
+    ends = (accuracy[0] + accuracy[-1]) / 2
+    worst = min(range(1, len(accuracy) - 1), key=lambda place: accuracy[place])
+    gap = f"worst inner position {100 * accuracy[worst]:.0f} %, ends {100 * ends:.0f} % on average"
+    if accuracy[worst] >= ends:
+        return f"No U to mend: {gap}."
+    if interval[worst][1] < min(interval[0][0], interval[-1][0]):
+        return f"The middle is lost: {gap}; its interval lies below those of both ends."
+    return f"The middle is lower ({gap}), but the intervals overlap: more records (--limit) would tell."
