@@ -20,7 +20,8 @@ from ropewalk.tasks.base import Example, Task
 class Evaluator:
     """A model and a fixed set of examples, ready to score any number of factors.
 
-    examples must hold every record at every position, record by record, as `Task.examples` gives them.
+    examples must hold every record at every position, record by record, as `Task.examples` gives them. chat_template:
+    False gives the model the bare completion prompt, also where the tokenizer has a chat template.
     """
 
     def __init__(
@@ -30,14 +31,26 @@ class Evaluator:
         task: Task,
         examples: Sequence[Example],
         *,
+        chat_template: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tokens_per_batch: int | None = None,
     ) -> None:
         self.model, self.task, self.examples = model, task, list(examples)
-        renderer = PromptRenderer(tokenizer, chat_template_kwargs)
+        renderer = PromptRenderer(tokenizer, chat_template_kwargs, chat_template=chat_template)
+        self._prompt_settings = renderer.settings()
         prompts = [renderer.render(example) for example in self.examples]
         self.prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._scorer = AnswerScorer(model, tokenizer, prompts, tokens_per_batch)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What determines the prompts, as JSON: the task's settings and, under "prompt", how they are dressed."""
+        return {**self.task.settings(), "prompt": dict(self._prompt_settings)}
+
+    @property
+    def shared_prefix_reason(self) -> str | None:
+        """Why prompts that begin alike are computed one by one all the same; None if their beginning is shared."""
+        return self._scorer.shared_prefix_reason
 
     def score(
         self,
@@ -53,7 +66,7 @@ class Evaluator:
         records = list(dict.fromkeys(example.record for example in self.examples))
         shape = (len(records), len(self.task.positions))
         return TaskResult(
-            task=self.task.settings(),
+            task=self.settings,
             positions=self.task.positions,
             records=tuple(records),
             verdicts=np.array([score.verdict for score in scores]).reshape(shape),
@@ -70,16 +83,24 @@ def evaluate(
     candidates: Sequence[ScalingFactors | None],
     *,
     split: Split = "test",
+    chat_template: bool = True,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     any_model: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[TaskResult]:
     """Score every candidate on the same examples: all records of `split`, each at every position of the task.
 
-    candidates: factors, or None for the model without any. Returns one result a candidate, in their order. Pure: the
-    model carries afterwards what it carried before.
+    candidates: factors, or None for the model without any. chat_template: False for the bare completion prompt. Returns
+    one result a candidate, in their order. Pure: the model carries afterwards what it carried before.
     """
-    evaluator = Evaluator(model, tokenizer, task, task.examples(split), chat_template_kwargs=chat_template_kwargs)
+    evaluator = Evaluator(
+        model,
+        tokenizer,
+        task,
+        task.examples(split),
+        chat_template=chat_template,
+        chat_template_kwargs=chat_template_kwargs,
+    )
     return [evaluator.score(factors, any_model=any_model, on_progress=on_progress) for factors in candidates]
 
 

@@ -40,11 +40,14 @@ class RenderedPrompt:
 class PromptRenderer:
     """Renders examples for one tokenizer.
 
-    chat_template_kwargs: passed on to the chat template (for instance {"enable_thinking": False}). A tokenizer without
-    a chat template gets the bare prompt and the opening after a space, as in the official completion format.
+    chat_template_kwargs: passed on to the chat template (for instance {"enable_thinking": False}). chat_template: False
+    gives the bare prompt and the opening after a space, as in the official completion format; so does a tokenizer
+    without a chat template.
     """
 
-    def __init__(self, tokenizer: Any, chat_template_kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, chat_template_kwargs: Mapping[str, Any] | None = None, *, chat_template: bool = True
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise RopewalkError(
                 f"{type(tokenizer).__name__} is a slow tokenizer, which does not tell which token covers which letter; "
@@ -52,10 +55,18 @@ class PromptRenderer:
             )
         self.tokenizer = tokenizer
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
-        self.uses_chat_template = bool(getattr(tokenizer, "chat_template", None))
+        self.uses_chat_template = chat_template and bool(getattr(tokenizer, "chat_template", None))
         if self.chat_template_kwargs and not self.uses_chat_template:
-            raise RopewalkError("--chat-template-kwargs was given, but this tokenizer has no chat template")
+            why = "this tokenizer has no chat template" if chat_template else "the chat template is switched off"
+            raise RopewalkError(f"chat template options {self.chat_template_kwargs} were given, but {why}")
         self._leading_ids = [] if self.uses_chat_template else _leading_special_ids(tokenizer)
+
+    def settings(self) -> dict[str, Any]:
+        """How prompts are dressed, as JSON: results of different formats are not of the same examples."""
+        return {
+            "format": "chat" if self.uses_chat_template else "plain",
+            "chat_template_kwargs": dict(self.chat_template_kwargs),
+        }
 
     def render(self, example: Example) -> RenderedPrompt:
         """The ids of an example with its first answer."""

@@ -6,62 +6,52 @@ improvement, so that an interrupted run leaves its best so far.
 
 from __future__ import annotations
 
-import math
-import traceback
-from collections.abc import Callable, Mapping
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ropewalk.comparison import compare
-from ropewalk.errors import RopewalkError
+from ropewalk.errors import DataError, RopewalkError
 from ropewalk.evaluate import Evaluator
+from ropewalk.events import Evaluated, Event, OnEvent, Scored, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
-from ropewalk.objectives import Utilisation
+from ropewalk.ledger import Ledger
+from ropewalk.objectives import Utilisation, position_weights
 from ropewalk.provenance import provenance
 from ropewalk.results import TaskResult
 from ropewalk.search.base import SearchMethod
 from ropewalk.search.space import Candidate, SearchSpace
-from ropewalk.study import CandidateRecord, Study, open_study
+from ropewalk.study import CandidateRecord, open_study
 
-BASELINE = (-1, 0)  # generation and slot of the identity, evaluated before the first generation
+__all__ = [
+    "Evaluated",
+    "Event",
+    "OnEvent",
+    "Scored",
+    "SearchPlan",
+    "SearchResult",
+    "Stage",
+    "final_test",
+    "search",
+]
+
 MAX_FAILED_SHARE = 0.5
-MIN_FAILED = 4
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage begins: its name and the prompts it will score."""
-
-    name: str
-    prompts: int
-
-
-@dataclass(frozen=True)
-class Scored:
-    """That many prompts were scored."""
-
-    prompts: int
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A candidate was evaluated; `best` is the best fitness so far."""
-
-    record: CandidateRecord
-    best: float
-
-
-Event = Stage | Scored | Evaluated
-OnEvent = Callable[[Event], None]
+_SUMMARY_NAMES = {"task", "positions", "vanilla", "factors", "gain", "factors_over", "evaluations", "provenance"}
+MIN_FAILED = 4  # fewer failures than this never stop a search
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """All of a search but the model: what proposes, what is maximised, how many finalists meet on validation."""
+    """All of a search but the model: what proposes, what is maximised, how many finalists meet on validation.
+
+    method: as it was made; `search` works on a copy, so a plan can be used again. candidates: different candidates the
+    search will score, the identity among them; for the progress only.
+    """
 
     space: SearchSpace
     method: SearchMethod
@@ -80,7 +70,11 @@ class SearchPlan:
 
 @dataclass
 class SearchResult:
-    """What a search found. `factors` are the winner's: the identity if nothing beat vanilla."""
+    """What a search found. `factors` are the winner's: the identity if nothing beat vanilla.
+
+    fitness: on the search examples. validation: one row a finalist, the identity first. evaluations: prompts scored,
+    validation included, also by the interrupted runs that this one continued. failed: candidates without a score.
+    """
 
     factors: ScalingFactors
     candidate: Candidate
@@ -105,26 +99,34 @@ def search(
     search is taken. Raises `StudyError` for a run that can't be continued, `RopewalkError` if candidates keep failing,
     and lets KeyboardInterrupt through after everything so far is on disk.
     """
+    position_weights(len(evaluator.task.positions), plan.objective.weights)  # an error now, not after the first pass
     settings = {
         "model": model_identity(evaluator.model),
         "base": base_scheme(evaluator.model),
-        "search": evaluator.task.settings(),
-        "validation": None if validation is None else validation.task.settings(),
+        "dtype": provenance(evaluator.model)["dtype"],
+        "search": _examples_settings(evaluator),
+        "validation": None if validation is None else _examples_settings(validation),
         **plan.settings(),
     }
     with open_study(out, settings) as study:
-        loop = _Loop(plan, evaluator, study, settings, on_event)
+        ledger = Ledger(study, "search", evaluator, plan.space, plan.objective, on_event)
+        loop = _Loop(plan, ledger, settings, on_event)
         loop.run()
-        chosen, fitness, table = _choose(loop, validation, on_event)
-        factors = loop.write(chosen, fitness, validation=table)
+        table: list[dict[str, Any]] = []
+        chosen, evaluations = ledger.best().candidate, ledger.prompts
+        if validation is not None and plan.finalists > 0:
+            finals = Ledger(study, "validation", validation, plan.space, plan.objective, on_event)
+            chosen, table = _choose(plan, ledger, finals, on_event)
+            evaluations += finals.prompts
+        factors = loop.write(chosen, validation=table)
         return SearchResult(
             factors=factors,
             candidate=chosen,
-            fitness=fitness,
+            fitness=ledger.record_of(chosen).fitness,
             validation=table,
-            evaluations=loop.evaluations + sum(row["prompts"] for row in table),
-            failed=loop.failed,
-            records=[loop.records[key] for key in sorted(loop.records)],
+            evaluations=evaluations,
+            failed=ledger.failed,
+            records=[ledger.records[key] for key in sorted(ledger.records)],
         )
 
 
@@ -140,8 +142,14 @@ def final_test(
     """Vanilla, the controls and `factors` on the evaluator's (held-out) examples.
 
     Returns the summary (`positions`, one block of figures an arm, paired comparisons with vanilla and of the factors
-    with each control) and the full results by arm.
+    with each control) and the full results by arm. evaluations: prompts scored.
     """
+    position_weights(len(evaluator.task.positions), objective.weights)
+    if len({example.record for example in evaluator.examples}) < 2:
+        raise DataError("a test on 1 record has no interval: give at least 2 (--limit or --test-limit)")
+    taken = set(controls or {}) & _SUMMARY_NAMES
+    if taken:
+        raise ValueError(f"a control can't be named {', '.join(sorted(taken))}: the summary has other things there")
     arms: dict[str, ScalingFactors | None] = {"vanilla": None, **(controls or {}), "factors": factors}
     on_event(Stage("Test", len(arms) * len(evaluator.examples)))
     results = {
@@ -166,148 +174,91 @@ def final_test(
 
 
 class _Loop:
-    """The generation loop and what it keeps in memory; the truth is the study."""
+    """The generation loop: asks the method, has the ledger score, tells the method, writes what is better."""
 
-    def __init__(
-        self, plan: SearchPlan, evaluator: Evaluator, study: Study, settings: dict[str, Any], on_event: OnEvent
-    ) -> None:
-        self.plan, self.evaluator, self.study = plan, evaluator, study
-        self.settings, self.on_event = settings, on_event
-        self.records = study.records()
-        self.evaluations = sum(len(evaluator.examples) for record in self.records.values() if _was_evaluated(record))
-        self._by_candidate = {record.candidate: record for record in self.records.values()}
-
-    @property
-    def failed(self) -> int:
-        return sum(math.isnan(record.fitness) for record in self.records.values())
+    def __init__(self, plan: SearchPlan, ledger: Ledger, settings: dict[str, Any], on_event: OnEvent) -> None:
+        self.plan, self.ledger, self.settings, self.on_event = plan, ledger, settings, on_event
+        self.method = copy.deepcopy(plan.method)  # an interrupted search leaves it halfway through a generation
 
     def run(self) -> None:
-        prompts = len(self.evaluator.examples)
-        self.on_event(Stage("Search", prompts * max(0, self.plan.candidates + 1 - len(self.records))))
-        identity = self.plan.space.identity()
-        self._record(*BASELINE, identity)
-        if math.isnan(self.records[BASELINE].fitness):
-            raise RopewalkError(
-                f"the model as it is can't be scored on these prompts: {self.records[BASELINE].error}; "
-                "try --dtype float32, or ropewalk doctor"
-            )
+        waiting = max(0, self.plan.candidates - self.ledger.evaluated)
+        self.on_event(Stage("Search", waiting * len(self.ledger.evaluator.examples)))
+        self.ledger.score_baseline()
+        self.write(self.ledger.best().candidate)  # also after a kill between a record and its file
         generation = 0
-        while candidates := self.plan.method.ask():
-            scores = [self._record(generation, slot, candidate) for slot, candidate in enumerate(candidates)]
-            self.plan.method.tell(candidates, scores)
+        while candidates := self.method.ask():
+            scores = [self._step(generation, slot, candidate) for slot, candidate in enumerate(candidates)]
+            self.method.tell(candidates, scores)
             generation += 1
 
-    def best(self) -> tuple[Candidate, float]:
-        """The fittest candidate so far; the identity wins ties."""
-        record = max(
-            (self.records[key] for key in sorted(self.records) if not math.isnan(self.records[key].fitness)),
-            key=lambda record: record.fitness,
-        )
-        return record.candidate, record.fitness
-
-    def fitness_of(self, candidate: Candidate) -> float:
-        """The fitness of an evaluated candidate."""
-        return self._by_candidate[candidate].fitness
-
-    def write(self, candidate: Candidate, fitness: float, **more: Any) -> ScalingFactors:
+    def write(self, candidate: Candidate, **more: Any) -> ScalingFactors:
         """Write `factors.json` for a candidate, with all that led to it."""
         factors = self.plan.space.factors(candidate).with_provenance(
             model=self.settings["model"],
             base=self.settings["base"],
             found={
                 "control_points": [list(point) for point in candidate.control_points],
-                "fitness": fitness,
-                "evaluations": self.evaluations,
+                "fitness": self.ledger.record_of(candidate).fitness,
+                "evaluations": self.ledger.prompts,
                 **{name: self.settings[name] for name in ("method", "objective", "search")},
-                **provenance(self.evaluator.model),
+                **provenance(self.ledger.evaluator.model),
                 **more,
             },
         )
-        factors.save(self.study.directory / "factors.json")
+        factors.save(self.ledger.study.directory / "factors.json")
         return factors
 
-    def _record(self, generation: int, slot: int, candidate: Candidate) -> float:
-        """The candidate's fitness: from the study, from an equal candidate, or by evaluating it now."""
-        known = self.records.get((generation, slot))
-        if known is not None:
-            return known.fitness
-        twin = self._by_candidate.get(candidate)
-        if twin is not None:
-            record = CandidateRecord(generation, slot, candidate, twin.fitness, error=twin.error)
-        else:
-            record = self._evaluate(generation, slot, candidate)
-            self.evaluations += len(self.evaluator.examples)
-        previous = self.best()[1] if self.records else -math.inf
-        self.study.add(record)
-        self.records[generation, slot] = record
-        self._by_candidate.setdefault(candidate, record)
-        self._stop_if_failing()
-        if record.fitness > previous:
-            self.write(candidate, record.fitness)
-        self.on_event(Evaluated(record, max(previous, record.fitness)))
+    def _step(self, generation: int, slot: int, candidate: Candidate) -> float:
+        is_new = (generation, slot) not in self.ledger.records
+        best = self.ledger.best().fitness
+        record = self.ledger.record(generation, slot, candidate)
+        if is_new:
+            self._stop_if_failing(record)
+            if record.fitness > best:
+                self.write(candidate)
+            self.on_event(Evaluated(record, self.ledger.best().fitness))
         return record.fitness
 
-    def _evaluate(self, generation: int, slot: int, candidate: Candidate) -> CandidateRecord:
-        try:
-            result = self.evaluator.score(
-                self.plan.space.factors(candidate), on_progress=lambda count: self.on_event(Scored(count))
-            )
-        except RopewalkError:
-            raise  # the model or the prompts can't be used at all, which another candidate would not change
-        except Exception:
-            return CandidateRecord(generation, slot, candidate, math.nan, error=traceback.format_exc())
-        baseline = self.records.get(BASELINE)
-        vanilla = result.log_likelihoods if baseline is None else baseline.log_likelihoods
-        if vanilla is None:
+    def _stop_if_failing(self, record: CandidateRecord) -> None:
+        failed, tried = self.ledger.failed, len(self.ledger.records)
+        if record.failed and failed >= MIN_FAILED and failed > MAX_FAILED_SHARE * tried:
+            reason = (record.error or "fitness is not a number").strip().splitlines()[-1]
             raise RopewalkError(
-                f"{self.study.directory}: the study's baseline has no scores; start anew in another --out"
+                f"{failed} of {tried} candidates failed, so the search stops. The last reason: {reason}. Try narrower "
+                "bounds or --dtype float32"
             )
-        fitness = self.plan.objective.fitness(result.verdicts, result.log_likelihoods, vanilla)
-        error = (
-            f"{result.failures} of {result.verdicts.size} log-likelihoods are not finite" if result.failures else None
-        )
-        return CandidateRecord(
-            generation, slot, candidate, fitness, result.verdicts, result.log_likelihoods, error=error
-        )
-
-    def _stop_if_failing(self) -> None:
-        if self.failed >= MIN_FAILED and self.failed > MAX_FAILED_SHARE * len(self.records):
-            last = next(record.error for record in reversed(self.records.values()) if record.error)
-            raise RopewalkError(
-                f"{self.failed} of {len(self.records)} candidates failed, the search stops. The last reason: {last}"
-            )
-
-
-def _was_evaluated(record: CandidateRecord) -> bool:
-    return record.log_likelihoods is not None or record.error is not None
 
 
 def _choose(
-    loop: _Loop, validation: Evaluator | None, on_event: OnEvent
-) -> tuple[Candidate, float, list[dict[str, Any]]]:
-    """The winner: on validation records among the fittest and the identity, else simply the fittest."""
-    if validation is None or loop.plan.finalists < 1:
-        return (*loop.best(), [])
-    identity = loop.plan.space.identity()
-    ranked = sorted(
-        (record for record in loop.records.values() if not math.isnan(record.fitness)),
-        key=lambda record: (-record.fitness, record.generation, record.slot),
-    )
-    others = [candidate for candidate in dict.fromkeys(record.candidate for record in ranked) if candidate != identity]
-    finalists = [identity, *others[: loop.plan.finalists]]
-    on_event(Stage("Finalists", len(finalists) * len(validation.examples)))
-    table: list[dict[str, Any]] = []
-    vanilla: np.ndarray[Any, Any] | None = None
-    for candidate in finalists:
-        result = validation.score(loop.plan.space.factors(candidate), on_progress=lambda count: on_event(Scored(count)))
-        vanilla = result.log_likelihoods if vanilla is None else vanilla
-        fitness = loop.plan.objective.fitness(result.verdicts, result.log_likelihoods, vanilla)
-        table.append({"candidate": candidate.to_json(), "fitness": fitness, "prompts": len(validation.examples)})
-    best = max(range(len(finalists)), key=lambda index: _rank(table[index]["fitness"]))
-    for row in table:
-        row["fitness"] = None if math.isnan(row["fitness"]) else row["fitness"]
-    return finalists[best], loop.fitness_of(finalists[best]), table
+    plan: SearchPlan, ledger: Ledger, finals: Ledger, on_event: OnEvent
+) -> tuple[Candidate, list[dict[str, Any]]]:
+    """The winner on validation records among the fittest of the search and the identity, and how each one did."""
+    identity = plan.space.identity()
+    fittest = [record.candidate for record in ledger.ranked()]
+    others = [candidate for candidate in fittest if not plan.space.factors(candidate).is_identity]
+    finalists = others[: plan.finalists]
+    waiting = max(0, 1 + len(finalists) - finals.evaluated)
+    on_event(Stage("Finalists", waiting * len(finals.evaluator.examples)))
+    finals.score_baseline()
+    for slot, candidate in enumerate(finalists):
+        finals.record(0, slot, candidate)
+    prompts = len(finals.evaluator.examples)
+    table = []
+    for candidate in (identity, *finalists):
+        record = finals.record_of(candidate)
+        fitness = None if record.failed else record.fitness
+        table.append({"candidate": candidate.to_json(), "fitness": fitness, "error": record.error, "prompts": prompts})
+    return finals.best().candidate, table
 
 
-def _rank(fitness: float) -> float:
-    return -math.inf if math.isnan(fitness) else fitness
+def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:
+    """What the candidates are scored on: the task, and the examples and their tokens, which depend on more than it.
+
+    The split, the tokenizer and the chat template decide too; records of other prompts must never be mixed.
+    """
+    digest = hashlib.sha256()
+    for example in evaluator.examples:
+        content = [example.id, example.prompt, example.opening, *example.answers, example.closing]
+        digest.update(json.dumps(content).encode())
+    found = {"examples": len(evaluator.examples), "tokens": evaluator.prompt_tokens, "sha256": digest.hexdigest()}
+    return {**evaluator.task.settings(), **found}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ropewalk.engine.batching import has_length_dependent_rope, make_batches
 from ropewalk.engine.shared_prefix import (
-    NotShareable,
-    PrefixGroup,
+    NotShareableError,
+    PrefixBatch,
     largest_difference,
     padded,
-    prefix_groups,
+    prefix_batches,
     repeated,
     tolerance,
 )
@@ -73,7 +73,7 @@ class AnswerScorer:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._terminators = {text: terminator_ids(tokenizer, text) for text in {p.terminator for p in self.prompts}}
         self._check_lengths()
-        self._groups, self._alone = self._find_groups()
+        self._sharing, self._alone = self._find_shared()
         self._sharing_checked = False
 
     def score(self, on_progress: Callable[[int], None] | None = None) -> list[AnswerScore]:
@@ -83,30 +83,30 @@ class AnswerScorer:
         with torch.no_grad(), _evaluation_mode(self.model), _float32_head(self.model):
             if not self._sharing_checked:
                 self._check_sharing()
-            for group in list(self._groups):
+            for shared in list(self._sharing):
                 try:
-                    scores.update(zip(group.indices, self._score_group(group), strict=True))
+                    scores.update(zip(shared.indices, self._score_shared(shared), strict=True))
                 except torch.cuda.OutOfMemoryError:
                     # For good, so that the next candidate's scores of these prompts come about in the same way.
-                    self._groups.remove(group)
-                    self._alone = sorted([*self._alone, *group.indices])
+                    self._sharing.remove(shared)
+                    self._alone = sorted([*self._alone, *shared.indices])
                     continue
-                report(len(group.indices))
+                report(len(shared.indices))
             for batch, results in self._score_plain(self._alone):
                 scores.update(zip(batch, results, strict=True))
                 report(len(batch))
         return [scores[index] for index in range(len(self.prompts))]
 
-    def _find_groups(self) -> tuple[list[PrefixGroup], list[int]]:
+    def _find_shared(self) -> tuple[list[PrefixBatch], list[int]]:
         everything = list(range(len(self.prompts)))
         if self._equal_lengths:
             self.shared_prefix_reason = "the rotary base follows the length of what is computed at once"
             return [], everything
         minimum = CUDA_MIN_PREFIX if self.device.type == "cuda" else 1
-        groups, alone = prefix_groups(self.prompts, self.tokens_per_batch, min_prefix=minimum)
-        if not groups:
+        sharing, alone = prefix_batches(self.prompts, self.tokens_per_batch, min_prefix=minimum)
+        if not sharing:
             self.shared_prefix_reason = "the prompts share too few tokens"
-        return groups, alone
+        return sharing, alone
 
     def _check_sharing(self) -> None:
         """Score the first group both ways; give up sharing for good where that fails or the results differ.
@@ -114,19 +114,19 @@ class AnswerScorer:
         The check is by result, for no list of architectures is complete. Where nothing is finite it says nothing and
         is made again at the next call.
         """
-        if not self._groups:
+        if not self._sharing:
             return
-        group = self._groups[0]
+        group = self._sharing[0].groups[0]
         plain = {
             index: score
             for batch, scores in self._score_plain(group.indices)
             for index, score in zip(batch, scores, strict=True)
         }
         try:
-            shared = self._score_group(group)
+            shared = self._score_shared(PrefixBatch((group,), group.prefix))
         except torch.cuda.OutOfMemoryError:
             return
-        except NotShareable as error:
+        except NotShareableError as error:
             self._stop_sharing(str(error))
             return
         except Exception as error:  # plain scoring has just worked, so it is the cache that this model can't do
@@ -138,20 +138,21 @@ class AnswerScorer:
         allowed = tolerance(self.model.dtype)
         if difference is not None and difference > allowed:
             self._stop_sharing(
-                f"with a repeated cache log-likelihoods differ by {difference:.2g} nats a token, expected at most {allowed:g}"
+                f"with a repeated cache log-likelihoods differ by {difference:.2g} nats a token, "
+                f"expected at most {allowed:g}"
             )
         self._sharing_checked = difference is not None
 
     def _stop_sharing(self, reason: str) -> None:
         self.shared_prefix_reason = reason
-        self._groups, self._alone = [], list(range(len(self.prompts)))
+        self._sharing, self._alone = [], list(range(len(self.prompts)))
 
-    def _score_group(self, group: PrefixGroup) -> list[AnswerScore]:
-        """Prefix once, its cache repeated, then all that follows it as one batch."""
-        prefix = torch.tensor([self.prompts[group.indices[0]].ids[: group.prefix]], device=self.device)
+    def _score_shared(self, shared: PrefixBatch) -> list[AnswerScore]:
+        """The prefixes once, their cache repeated, then all that follows them as one batch."""
+        heads = [list(self.prompts[group.indices[0]].ids[: shared.prefix]) for group in shared.groups]
         last = {"logits_to_keep": 1} if self._keeps_logits else {}
-        cache = self.model(input_ids=prefix, use_cache=True, **last).past_key_values
-        return self._score_batch(group.indices, group.prefix, repeated(cache, len(group.indices)))
+        cache = self.model(input_ids=padded(heads, self.device), use_cache=True, **last).past_key_values
+        return self._score_batch(shared.indices, shared.prefix, repeated(cache, shared.sources))
 
     def _score_plain(self, indices: Sequence[int]) -> Iterator[tuple[list[int], list[AnswerScore]]]:
         """Each batch with its scores, longest prompts first."""
