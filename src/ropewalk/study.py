@@ -3,16 +3,21 @@
 A candidate is written whole, in one transaction, when it is scored: a kill at any instant loses at most the candidate
 being evaluated. Generation g of a search is a function of the records before it, so running the same command again
 continues where the records end. One driver at a time, by a file lock.
+
+The file is made beside its place and moved there when it is complete, so `study.db` is a whole study or does not exist.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +26,20 @@ from ropewalk.errors import StudyError
 from ropewalk.search.space import Candidate
 
 SCHEMA = "ropewalk.study/1"
-_NAME = "ropewalk"
+MISSING = "(not set)"
+REASON_LENGTH = 120  # an SQLite error may quote a whole field
+BUSY_SECONDS = 30  # a dashboard that reads may hold the file for a moment
+
+RecordSplit = Literal["search", "validation"]  # the examples that a record's candidate was scored on
 
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One evaluated candidate. verdicts and log_likelihoods are [records, positions]; fitness is NaN if it failed."""
+    """One evaluated candidate. verdicts and log_likelihoods are [records, positions]; fitness is NaN if it failed.
+
+    error: why it failed, the traceback if it raised. A candidate that was scored before, at another place of the same
+    search, has that one's fitness and no arrays of its own.
+    """
 
     generation: int
     slot: int
@@ -36,58 +49,62 @@ class CandidateRecord:
     log_likelihoods: NDArray[np.float64] | None = None
     error: str | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the candidate could not be scored."""
+        return math.isnan(self.fitness)
+
 
 class Study:
     """The records of one run directory. Make it with `open_study`, which holds the lock."""
 
-    def __init__(self, store: Any, directory: Path) -> None:
-        self._store = store
-        self.directory = directory
+    def __init__(self, stores: dict[str, Any], path: Path) -> None:
+        self._stores, self._path = stores, path
+        self.directory = path.parent
 
-    def records(self) -> dict[tuple[int, int], CandidateRecord]:
-        """All records by (generation, slot)."""
-        from optuna.trial import TrialState
+    def records(self, split: RecordSplit = "search") -> dict[tuple[int, int], CandidateRecord]:
+        """All records by (generation, slot), in the order in which they were added."""
+        with _as_study_error(self._path, "can't be read", "move it away, or use another --out"):
+            records = [_from_trial(trial) for trial in self._stores[split].get_trials(deepcopy=False)]
+        return {(record.generation, record.slot): record for record in records}
 
-        found = {}
-        for trial in self._store.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
-            record = _from_attributes(trial.user_attrs, trial.value)
-            found[record.generation, record.slot] = record
-        return found
-
-    def add(self, record: CandidateRecord) -> None:
+    def add(self, record: CandidateRecord, split: RecordSplit = "search") -> None:
         """Append one record; raises `StudyError` if the store can't be written (disk full, read-only)."""
-        import optuna
-        from optuna.distributions import FloatDistribution
-
-        params: dict[str, Any] = {}
-        distributions: dict[str, Any] = {}
-        for index, (x, y) in enumerate(record.candidate.control_points):
-            for name, value in ((f"x{index}", x), (f"y{index}", y)):
-                params[name] = value
-                distributions[name] = FloatDistribution(min(0.0, value), max(1.0, np.ceil(value)))
-        failed = np.isnan(record.fitness)
-        trial = optuna.create_trial(
-            state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
-            value=None if failed else record.fitness,
-            params=params,
-            distributions=distributions,
-            user_attrs=_to_attributes(record),
-        )
-        try:
-            self._store.add_trial(trial)
-        except Exception as error:
-            raise StudyError(f"{self.directory}: the study can't be written ({error})") from error
+        trial = _to_trial(record)
+        advice = "what was added before is safe; make room, and the same command continues"
+        with _as_study_error(self._path, "can't be written", advice):
+            self._stores[split].add_trial(trial)
 
 
 @contextmanager
 def open_study(directory: Path, settings: dict[str, Any]) -> Iterator[Study]:
     """Create the study of a run directory, or continue it if it was made with the same settings.
 
-    Raises `StudyError` if the settings differ (the message is the difference), if another process drives the study, if
-    the folder can't be written, or if the file is no study of ours.
+    A study without records has nothing to continue and takes new settings. Raises `StudyError` if the settings differ
+    (the message is the difference), if another process drives the study, if the folder can't be written, or if the file
+    is no study of ours.
     """
+    lock = _lock(directory)
+    path = directory / "study.db"
+    try:
+        document = json.loads(json.dumps({"schema": SCHEMA, **settings}))
+        with _as_study_error(path, "can't be opened as a study", "move it away, or use another --out"):
+            if path.exists():
+                _check_ours(path)
+            else:
+                _create(path, document)
+        with _storage(path) as storage:
+            yield _open(path, storage, document)
+    finally:
+        lock.release()
+
+
+def _lock(directory: Path) -> Any:
+    """The acquired lock of a run directory, which is made if need be."""
     import filelock
 
+    if directory.exists() and not directory.is_dir():
+        raise StudyError(f"{directory}: is a file, expected a folder; use another --out")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(directory / "study.lock", timeout=0)
@@ -98,88 +115,160 @@ def open_study(directory: Path, settings: dict[str, Any]) -> Iterator[Study]:
         ) from None
     except OSError as error:
         raise StudyError(f"{directory}: can't be written ({error.strerror or error}); use another --out") from None
-    try:
-        yield _open(directory, settings)
-    finally:
-        lock.release()
+    return lock
 
 
-def _open(directory: Path, settings: dict[str, Any]) -> Study:
+def _create(path: Path, document: dict[str, Any]) -> None:
+    """Make an empty study; the file appears at `path` when it is complete."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = directory / "study.db"
-    try:
-        store = optuna.create_study(study_name=_NAME, storage=_storage(path), direction="maximize", load_if_exists=True)
-        stored = store.user_attrs.get("settings")
-        if stored is None:
-            if store.get_trials(deepcopy=False):
-                raise StudyError(f"{path}: holds trials but no settings of ropewalk; use another --out")
-            store.set_user_attr("settings", json.dumps({"schema": SCHEMA, **settings}))
-            return Study(store, directory)
-    except StudyError:
-        raise
-    except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own for a broken file
-        reason = str(error).splitlines()[0]
-        raise StudyError(
-            f"{path}: is no study that can be opened ({reason}); move it away or use another --out"
-        ) from error
-    difference = _difference(json.loads(stored), json.loads(json.dumps({"schema": SCHEMA, **settings})))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    making = path.with_name(f"{path.name}.new")
+    for left in (making, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        left.unlink(missing_ok=True)  # of a driver that was killed here, or of a study.db that somebody deleted
+    with _storage(making, create=True) as storage:
+        for name in get_args(RecordSplit):
+            store = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+            store.set_user_attr("settings", document)
+    os.replace(making, path)
+
+
+def _check_ours(path: Path) -> None:
+    """Raise `StudyError` for a database that is not ours, before Optuna would add its tables to it."""
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        names = (
+            {name for (name,) in connection.execute("SELECT study_name FROM studies")} if "studies" in tables else {}
+        )
+    if not set(get_args(RecordSplit)) <= set(names):
+        raise StudyError(f"{path}: is a database, but no study of ropewalk; move it away, or use another --out")
+
+
+def _open(path: Path, storage: Any, document: dict[str, Any]) -> Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _as_study_error(path, "can't be opened as a study", "move it away, or use another --out"):
+        stores = {name: optuna.load_study(study_name=name, storage=storage) for name in get_args(RecordSplit)}
+        stored = stores["search"].user_attrs.get("settings", {})
+        empty = not any(store.get_trials(deepcopy=False) for store in stores.values())
+        if empty and stored != document:
+            for store in stores.values():
+                store.set_user_attr("settings", document)
+            stored = document
+    difference = _difference(stored, document)
     if difference:
         lines = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in difference)
         raise StudyError(
-            f"{directory}: holds a search with other settings:\n{lines}\n"
+            f"{path.parent}: holds a search with other settings:\n{lines}\n"
             "Give the same settings to continue it, or another --out to start a new one"
         )
-    return Study(store, directory)
+    return Study(stores, path)
 
 
-def _storage(path: Path) -> Any:
-    """SQLite in write-ahead mode: a kill can't corrupt it, and a dashboard may read while the search writes."""
+@contextmanager
+def _storage(path: Path, *, create: bool = False) -> Iterator[Any]:
+    """Optuna's storage on an SQLite file; all connections are closed at the end.
+
+    Write-ahead mode: a kill can't corrupt it, and a dashboard may read while the search writes. The last connection to
+    close takes the `-wal` file with it. A file in the making has no reader: there a plain journal leaves one file.
+    """
     import optuna
     import sqlalchemy
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 30}})
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+        if not create:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
 
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def _pragmas(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+    # The path goes to SQLite itself: as a URL, "?", "#", "%" and braces in it would have a meaning.
+    with _as_study_error(path, "can't be opened as a study", "move it away, or use another --out"):
+        storage = optuna.storages.RDBStorage(
+            "sqlite://",
+            engine_kwargs={"creator": connect, "poolclass": sqlalchemy.QueuePool},
+            skip_table_creation=not create,
+        )
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
-    storage.engine.dispose()  # the constructor's own connections were made before the listener
-    return storage
+
+@contextmanager
+def _as_study_error(path: Path, what: str, advice: str) -> Iterator[None]:
+    """One line for a broken file or a full disk, for which SQLite, SQLAlchemy and Optuna each have their own errors."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the innermost names the reason, the outer ones the statement
+            cause = cause.__cause__
+        reason = (str(cause).splitlines() or [""])[0][:REASON_LENGTH] or type(cause).__name__
+        raise StudyError(f"{path}: {what} ({reason}); {advice}") from error
 
 
 def _difference(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """Leaves that differ between two JSON documents, as (dotted name, old, new)."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *[key for key in new if key not in old]]
-        return [row for key in keys for row in _difference(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+        return [
+            row
+            for key in keys
+            for row in _difference(old.get(key, MISSING), new.get(key, MISSING), f"{name}.{key}".lstrip("."))
+        ]
     return [] if old == new else [(name, old, new)]
 
 
-def _to_attributes(record: CandidateRecord) -> dict[str, Any]:
+def _to_trial(record: CandidateRecord) -> Any:
+    """The record as an Optuna trial. The control points are its parameters too, for Optuna's dashboard to draw."""
+    import optuna
+    from optuna.distributions import FloatDistribution
+
+    params: dict[str, float] = {}
+    distributions: dict[str, Any] = {}
+    for index, point in enumerate(record.candidate.control_points):
+        for name, value in zip((f"x{index}", f"y{index}"), point, strict=True):
+            params[name] = value
+            distributions[name] = FloatDistribution(0.0, max(1.0, math.ceil(value)))
     attributes: dict[str, Any] = {
         "generation": record.generation,
         "slot": record.slot,
-        "candidate": json.dumps(record.candidate.to_json()),
+        "candidate": record.candidate.to_json(),
     }
     if record.error is not None:
         attributes["error"] = record.error
-    if record.verdicts is not None and record.log_likelihoods is not None:
-        attributes["verdicts"] = json.dumps(record.verdicts.astype(int).tolist())
-        attributes["log_likelihoods"] = json.dumps(record.log_likelihoods.tolist())
-    return attributes
+    if record.verdicts is not None:
+        attributes["verdicts"] = record.verdicts.astype(int).tolist()
+    if record.log_likelihoods is not None:
+        attributes["log_likelihoods"] = _numbers_to_json(record.log_likelihoods)
+    return optuna.create_trial(
+        state=optuna.trial.TrialState.FAIL if record.failed else optuna.trial.TrialState.COMPLETE,
+        value=None if record.failed else record.fitness,
+        params=params,
+        distributions=distributions,
+        user_attrs=attributes,
+    )
 
 
-def _from_attributes(attributes: dict[str, Any], value: float | None) -> CandidateRecord:
+def _from_trial(trial: Any) -> CandidateRecord:
+    attributes = trial.user_attrs
     verdicts, likelihoods = attributes.get("verdicts"), attributes.get("log_likelihoods")
     return CandidateRecord(
         generation=attributes["generation"],
         slot=attributes["slot"],
-        candidate=Candidate.from_json(json.loads(attributes["candidate"])),
-        fitness=float("nan") if value is None else value,
-        verdicts=None if verdicts is None else np.array(json.loads(verdicts), dtype=np.bool_),
-        log_likelihoods=None if likelihoods is None else np.array(json.loads(likelihoods), dtype=np.float64),
+        candidate=Candidate.from_json(attributes["candidate"]),
+        fitness=math.nan if trial.value is None else trial.value,
+        verdicts=None if verdicts is None else np.array(verdicts, dtype=np.bool_),
+        log_likelihoods=None if likelihoods is None else np.array(likelihoods, dtype=np.float64),
         error=attributes.get("error"),
     )
+
+
+def _numbers_to_json(values: NDArray[np.float64]) -> list[list[float | str]]:
+    """NaN and infinity are not JSON: they are written as the words "nan", "inf" and "-inf", which float() reads."""
+    return [[value if math.isfinite(value) else str(value) for value in row] for row in values.tolist()]

@@ -1,0 +1,383 @@
+"""The study: continued, refused, killed and starved of disk space; the records are whole or absent, never half."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from ropewalk.errors import StudyError
+from ropewalk.search.space import Candidate, SearchSpace
+from ropewalk.study import CandidateRecord, open_study
+
+SPACE = SearchSpace(6)
+SETTINGS = {"method": {"seed": 0, "population": 8}, "search": {"task": "kv", "positions": [0, 4, 9]}}
+RNG = np.random.default_rng(5)
+
+
+def record(slot: int, fitness: float = 0.1, *, generation: int = 0, scores: bool = True) -> CandidateRecord:
+    likelihoods = -RNG.random((4, 3))
+    return CandidateRecord(
+        generation,
+        slot,
+        SPACE.level(1 + slot / 7),
+        fitness,
+        likelihoods > -0.5 if scores else None,
+        likelihoods if scores else None,
+    )
+
+
+def same(one: CandidateRecord, other: CandidateRecord) -> bool:
+    """Equal to the bit, NaN equal to NaN."""
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        if isinstance(getattr(one, name), np.ndarray | float)
+        else getattr(one, name) == getattr(other, name)
+        for name in CandidateRecord.__dataclass_fields__
+    )
+
+
+def refusal(folder: Path, settings: dict[str, object] = SETTINGS) -> str:
+    with pytest.raises(StudyError) as caught, open_study(folder, settings) as study:
+        study.records()
+    return str(caught.value)
+
+
+# Records -----------------------------------------------------------------------------------------------------------
+
+
+def test_records_come_back_to_the_bit(tmp_path: Path) -> None:
+    added = [
+        record(0, 1 / 3, generation=-1),
+        record(1, float(np.nextafter(0.1, 1))),
+        record(2, -1e-300, scores=False),
+        record(3, 1e300),
+        CandidateRecord(1, 0, SPACE.level(0.8), math.nan, error="Traceback …\nRuntimeError: “broken”"),
+        CandidateRecord(1, 1, SPACE.level(2.5), math.nan, np.array([[True]]), np.array([[-math.inf]]), "not finite"),
+        CandidateRecord(1, 2, SPACE.level(0.9), math.nan, np.array([[False]]), np.array([[math.nan]]), "not finite"),
+    ]
+    with open_study(tmp_path, SETTINGS) as study:
+        for one in added:
+            study.add(one)
+        live = study.records()
+    with open_study(tmp_path, SETTINGS) as study:
+        stored = study.records()
+        assert study.records("validation") == {}
+    assert list(stored) == list(live) == [(one.generation, one.slot) for one in added]
+    for one in added:
+        assert same(stored[one.generation, one.slot], one)
+        assert same(live[one.generation, one.slot], one)
+
+
+def test_validation_records_stand_apart(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(0, 0.5))
+        study.add(record(0, 0.7), "validation")
+    with open_study(tmp_path, SETTINGS) as study:
+        assert study.records()[0, 0].fitness == 0.5
+        assert study.records("validation")[0, 0].fitness == 0.7
+
+
+def test_optuna_reads_the_study(tmp_path: Path) -> None:
+    """Its dashboard does: best value and parameters of every trial."""
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(1, 0.25))
+        study.add(record(2, 0.75))
+        study.add(CandidateRecord(0, 3, SPACE.identity(), math.nan, error="x"))
+    read = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
+    assert read.best_value == 0.75
+    assert read.best_params == {
+        name: value
+        for index, point in enumerate(SPACE.level(1 + 2 / 7).control_points)
+        for name, value in zip((f"x{index}", f"y{index}"), point, strict=True)
+    }
+    assert [trial.state.name for trial in read.get_trials()] == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+def test_the_folder_can_be_copied_after_a_clean_end(tmp_path: Path) -> None:
+    with open_study(tmp_path / "run", SETTINGS) as study:
+        study.add(record(0))
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"study.db", "study.lock"}
+    (tmp_path / "copy").mkdir()
+    shutil.copy(tmp_path / "run" / "study.db", tmp_path / "copy" / "study.db")
+    with open_study(tmp_path / "copy", SETTINGS) as study:
+        assert list(study.records()) == [(0, 0)]
+
+
+def test_an_exception_inside_closes_the_study(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with open_study(tmp_path, SETTINGS) as study:
+            study.add(record(0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not list(tmp_path.glob("*-wal"))
+    with open_study(tmp_path, SETTINGS) as study:
+        assert list(study.records()) == [(0, 0)]
+
+
+def test_a_folder_of_odd_characters(tmp_path: Path) -> None:
+    folder = tmp_path / "a?b#c %20 {x} 'q' ü"
+    with open_study(folder, SETTINGS) as study:
+        study.add(record(0))
+    with open_study(folder, SETTINGS) as study:
+        assert list(study.records()) == [(0, 0)]
+
+
+# Refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_changed_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(0))
+    changed = {"method": {"seed": 1, "population": 8}, "search": {"task": "kv", "positions": [0, 9], "keys": 5}}
+    message = refusal(tmp_path, changed)
+    assert "method.seed: 0 -> 1" in message
+    assert "search.positions: [0, 4, 9] -> [0, 9]" in message
+    assert "search.keys: '(not set)' -> 5" in message
+    assert "population" not in message
+    assert "--out" in message
+    with open_study(tmp_path, SETTINGS) as study:
+        assert list(study.records()) == [(0, 0)]
+
+
+def test_tuples_are_lists_as_json_has_them(tmp_path: Path) -> None:
+    with open_study(tmp_path, {"weights": (1, 2)}) as study:
+        study.add(record(0))
+    with open_study(tmp_path, {"weights": [1, 2]}) as study:
+        assert len(study.records()) == 1
+
+
+def test_a_study_without_records_takes_new_settings(tmp_path: Path) -> None:
+    """So the advice after a model that can't be scored, another --dtype, works in the same folder."""
+    with open_study(tmp_path, {"dtype": "float16"}):
+        pass
+    with open_study(tmp_path, {"dtype": "float32"}) as study:
+        study.add(record(0))
+    assert "dtype: 'float32' -> 'float16'" in refusal(tmp_path, {"dtype": "float16"})
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(0))
+        second = run_python("with open_study(folder, SETTINGS): print('opened')", tmp_path)
+        assert second.returncode == 1
+        assert "StudyError" in second.stderr
+        assert "another process is running this search" in second.stderr
+        assert "opened" not in second.stdout
+    assert run_python("with open_study(folder, SETTINGS): print('opened')", tmp_path).stdout == "opened\n"
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("these are not the records you are looking for\n" * 200)
+    content = (tmp_path / "study.db").read_bytes()
+    assert "file is not a database" in refusal(tmp_path)
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+def test_a_cut_study(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(0))
+    content = (tmp_path / "study.db").read_bytes()
+    (tmp_path / "study.db").write_bytes(content[: len(content) // 2])
+    assert "malformed" in refusal(tmp_path)
+
+
+def test_a_study_with_an_overwritten_page(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        for slot in range(20):
+            study.add(record(slot))
+    content = bytearray((tmp_path / "study.db").read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    (tmp_path / "study.db").write_bytes(content)
+    assert "study.db" in refusal(tmp_path)
+
+
+def test_trials_that_are_no_records(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS):
+        pass
+    foreign = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
+    foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert "can't be read" in refusal(tmp_path)
+
+
+def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "study.db")
+    connection.execute("CREATE TABLE letters (text)")
+    connection.commit()
+    connection.close()
+    content = (tmp_path / "study.db").read_bytes()
+    assert "no study of ropewalk" in refusal(tmp_path)
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    optuna.create_study(study_name="theirs", storage=f"sqlite:///{tmp_path}/study.db")
+    assert "no study of ropewalk" in refusal(tmp_path)
+    assert optuna.get_all_study_names(f"sqlite:///{tmp_path}/study.db") == ["theirs"]
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "study.db").touch()
+    assert "no study of ropewalk" in refusal(tmp_path)
+
+
+def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+    """Permission bits don't bind the superuser, under whom tests may run: a file in the way binds everybody."""
+    (tmp_path / "file").touch()
+    assert "is a file, expected a folder" in refusal(tmp_path / "file")
+    assert "can't be written (Not a directory)" in refusal(tmp_path / "file" / "below")
+    (tmp_path / "run" / "study.lock").mkdir(parents=True)
+    assert "can't be written" in refusal(tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits don't bind the superuser")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "can't be written (Permission denied)" in refusal(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+# A full disk, and kills --------------------------------------------------------------------------------------------
+
+PRELUDE = f"""
+import resource, sys
+from pathlib import Path
+import numpy as np
+from ropewalk.search.space import SearchSpace
+from ropewalk.study import CandidateRecord, open_study
+folder, SETTINGS, SPACE = Path(sys.argv[1]), {SETTINGS!r}, SearchSpace(6)
+
+def make(slot):
+    likelihoods = -np.random.default_rng(slot).random((20, 5))
+    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, likelihoods > -0.5, likelihoods)
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+"""
+FILL = """
+limit({size})
+with open_study(folder, SETTINGS) as study:
+    for slot in range(len(study.records()), 1000):
+        study.add(make(slot))
+        print(slot, flush=True)
+"""
+
+
+def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", PRELUDE + code, folder], capture_output=True, text=True, timeout=60)
+
+
+def expected(slot: int) -> CandidateRecord:
+    likelihoods = -np.random.default_rng(slot).random((20, 5))
+    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, likelihoods > -0.5, likelihoods)
+
+
+def check_first_records(folder: Path, at_least: int) -> int:
+    """All that was reported as added is there, to the bit; returns how many are."""
+    with open_study(folder, SETTINGS) as study:
+        records = study.records()
+    assert len(records) >= at_least
+    for slot in range(len(records)):
+        assert same(records[0, slot], expected(slot))
+    return len(records)
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: SQLite gets the same kind of error from its write."""
+    full = run_python(FILL.format(size=300_000), tmp_path)
+    added = len(full.stdout.splitlines())
+    assert full.returncode == 1
+    assert "study.db: can't be written" in full.stderr.splitlines()[-1]
+    assert "make room" in full.stderr.splitlines()[-1]
+    assert 0 < added < 1000
+    assert check_first_records(tmp_path, added) == added
+    with open_study(tmp_path, SETTINGS) as study:  # there is room again
+        study.add(expected(added))
+    assert check_first_records(tmp_path, added) == added + 1
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
+    full = run_python(FILL.format(size=10_000), tmp_path)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith("ropewalk.errors.StudyError")
+    assert not (tmp_path / "study.db").exists()
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(expected(0))
+    assert check_first_records(tmp_path, 1) == 1
+
+
+def kill_while_adding(folder: Path, seconds: float) -> int:
+    """Kill a process that adds records, so long after it began; returns how many it had reported by then."""
+    code = PRELUDE + FILL.format(size=-1)
+    with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        lines += process.stdout.readlines()
+    assert process.returncode == -signal.SIGKILL
+    whole = [line for line in lines if line.endswith("\n")]
+    return int(whole[-1]) + 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.33])
+def test_records_survive_a_kill(tmp_path: Path, seconds: float) -> None:
+    added = kill_while_adding(tmp_path, seconds)
+    assert added <= check_first_records(tmp_path, added) <= added + 1
+
+
+@pytest.mark.slow
+def test_records_survive_many_kills_in_a_row(tmp_path: Path) -> None:
+    rng = np.random.default_rng(17)
+    kept = 0
+    for _ in range(20):
+        added = kill_while_adding(tmp_path, float(rng.uniform(0, 0.3)))
+        now = check_first_records(tmp_path, added)
+        assert now > kept
+        kept = now
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.1, 0.2, 0.4])
+def test_a_kill_while_the_study_is_made(tmp_path: Path, seconds: float) -> None:
+    """It is a whole study or none: the next run opens it either way."""
+    code = "import optuna, sqlalchemy, filelock; optuna.storages.RDBStorage; print(flush=True)\n" + (
+        "with open_study(folder, SETTINGS): pass"
+    )
+    with subprocess.Popen([sys.executable, "-c", PRELUDE + code, tmp_path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.kill()
+    with open_study(tmp_path, SETTINGS) as study:
+        assert study.records() == {}
+        study.add(expected(0))
+    assert check_first_records(tmp_path, 1) == 1
+    assert not (tmp_path / "study.db.new").exists()
+
+
+def test_files_left_by_a_deleted_study_do_no_harm(tmp_path: Path) -> None:
+    """SQLite would play an old write-ahead log back into a new database."""
+    kill_while_adding(tmp_path, 0.1)
+    assert (tmp_path / "study.db-wal").stat().st_size > 0
+    (tmp_path / "study.db").unlink()
+    with open_study(tmp_path, SETTINGS) as study:
+        assert study.records() == {}
+
+
+def test_candidate_round_trip() -> None:
+    candidate = Candidate(((0.0, 0.1 + 0.2), (1 / 3, 1.0), (1.0, 2.5)))
+    assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
