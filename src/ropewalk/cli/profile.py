@@ -29,7 +29,7 @@ def profile(
     with console.StageProgress() as progress:
         progress.stage("Profile", len(arms) * len(evaluator.examples))
         results = {name: evaluator.score(factors, on_progress=progress.advance) for name, factors in arms.items()}
-    summary = {
+    summary: dict[str, Any] = {
         "task": evaluator.settings,
         "positions": list(made.positions),
         **{name: result.summary() for name, result in results.items()},
