@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ropewalk.engine.scoring import AnswerScorer
+from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
-from ropewalk.patch import apply, factors_of, patched, remove
+from ropewalk.patch import CONFIG_KEY, apply, factors_of, patched, remove
 from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult
 from ropewalk.splits import Split
@@ -36,6 +37,7 @@ class Evaluator:
         tokens_per_batch: int | None = None,
     ) -> None:
         self.model, self.task, self.examples = model, task, list(examples)
+        self._records = _records(self.examples, task.positions)
         renderer = PromptRenderer(tokenizer, chat_template_kwargs, chat_template=chat_template)
         self._prompt_settings = renderer.settings()
         prompts = [renderer.render(example) for example in self.examples]
@@ -63,12 +65,11 @@ class Evaluator:
         context = _vanilla(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
         with context:
             scores = self._scorer.score(on_progress)
-        records = list(dict.fromkeys(example.record for example in self.examples))
-        shape = (len(records), len(self.task.positions))
+        shape = (len(self._records), len(self.task.positions))
         return TaskResult(
             task=self.settings,
             positions=self.task.positions,
-            records=tuple(records),
+            records=self._records,
             verdicts=np.array([score.verdict for score in scores]).reshape(shape),
             log_likelihoods=np.array([score.log_likelihood for score in scores]).reshape(shape),
             margins=np.array([score.margin for score in scores]).reshape(shape),
@@ -104,13 +105,28 @@ def evaluate(
     return [evaluator.score(factors, any_model=any_model, on_progress=on_progress) for factors in candidates]
 
 
+def _records(examples: Sequence[Example], positions: Sequence[int]) -> tuple[str, ...]:
+    """The records in their order; `DataError` unless the examples are every one of them at every position."""
+    records = tuple(dict.fromkeys(example.record for example in examples))
+    expected = [(record, position) for record in records for position in positions]
+    if [(example.record, example.gold_index) for example in examples] != expected:
+        raise DataError(
+            f"{len(examples)} examples of {len(records)} records: expected each record at every position "
+            f"{list(positions)}, record by record, as Task.examples gives them"
+        )
+    return records
+
+
 @contextmanager
 def _vanilla(model: Any) -> Iterator[None]:
-    """The model without the factors it carries."""
+    """The model without the factors it carries, which are back afterwards, in its config too."""
     carried = factors_of(model)
+    entry = getattr(model.config, CONFIG_KEY, None)
     remove(model)
     try:
         yield
     finally:
         if carried is not None:
             apply(model, carried, any_model=True)
+        if entry is not None:
+            setattr(model.config, CONFIG_KEY, entry)

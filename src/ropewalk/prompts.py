@@ -78,7 +78,7 @@ class PromptRenderer:
         start, end = len(head), len(head) + len(answer)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets: Sequence[tuple[int, int]] = encoded["offset_mapping"]
-        first = next(index for index, (_, stop) in enumerate(offsets) if stop > start)
+        first = next((index for index, (_, stop) in enumerate(offsets) if stop > start), len(offsets))
         stop = next((index for index, (_, stop) in enumerate(offsets) if stop > end), len(offsets))
         if stop < len(offsets) and offsets[stop][0] < end:  # the closing is merged with the answer's last letters
             terminator = text[offsets[stop][0] : end] + example.closing
@@ -118,7 +118,7 @@ def terminator_ids(tokenizer: Any, terminator: str) -> tuple[int, ...]:
     Vocabularies store printable ASCII as it is, byte-level ones too, so the stored form is compared: decoding a single
     token may drop its leading space.
     """
-    if not terminator.isascii() or not terminator.isprintable():
-        raise DataError(f"closing {terminator!r}: only printable ASCII can be recognised in a token")
+    if not terminator.isascii() or not terminator.isprintable() or " " in terminator:
+        raise DataError(f"closing {terminator!r}: only printable ASCII without spaces can be recognised in a token")
     vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     return tuple(index for index, token in enumerate(vocabulary) if token and token.startswith(terminator))

@@ -13,6 +13,8 @@ from ropewalk import stats
 from ropewalk.errors import DataError
 from ropewalk.objectives import DEFAULT_WEIGHTS, utilisation
 
+_ARRAYS = {"verdicts": np.bool_, "log_likelihoods": np.float64, "margins": np.float64, "answer_tokens": np.int64}
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -93,15 +95,17 @@ class TaskResult:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Rebuild a result from `to_dict`."""
+        """Rebuild a result from `to_dict`. Raises `DataError` that names the field for anything else."""
+        missing = [name for name in cls.__dataclass_fields__ if name not in document]
+        if missing:
+            raise DataError(f"not a task result: no field {missing[0]!r}")
+        shape = (len(document["records"]), len(document["positions"]))
+        arrays = {name: _array(document, name, kind, shape) for name, kind in _ARRAYS.items()}
         return cls(
             task=document["task"],
             positions=tuple(document["positions"]),
             records=tuple(document["records"]),
-            verdicts=np.array(document["verdicts"], dtype=np.bool_),
-            log_likelihoods=np.array(document["log_likelihoods"], dtype=np.float64),
-            margins=np.array(document["margins"], dtype=np.float64),
-            answer_tokens=np.array(document["answer_tokens"], dtype=np.int64),
+            **arrays,
         )
 
 
@@ -115,3 +119,13 @@ def check_same_examples(one: TaskResult, other: TaskResult) -> None:
 
 def _finite_or_null(values: NDArray[np.float64]) -> list[list[float | None]]:
     return [[value if np.isfinite(value) else None for value in row] for row in values.tolist()]
+
+
+def _array(document: Mapping[str, Any], name: str, kind: Any, shape: tuple[int, int]) -> NDArray[Any]:
+    try:
+        array = np.array(document[name], dtype=kind)
+    except (TypeError, ValueError):
+        raise DataError(f'field "{name}" of a task result: expected numbers, records × positions') from None
+    if array.shape != shape:
+        raise DataError(f'field "{name}" of a task result has the shape {array.shape}, expected {shape}')
+    return array

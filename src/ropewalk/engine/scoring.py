@@ -200,11 +200,12 @@ class AnswerScorer:
         return self.model(input_ids=input_ids, **past).logits[:, kept]  # type: ignore[no-any-return]
 
     def _score_row(self, logits: Tensor, prompt: RenderedPrompt) -> AnswerScore:
-        """logits: [answer tokens + 1, vocabulary] in float32."""
+        """logits: [answer tokens + 1, vocabulary]."""
         answer = torch.tensor(prompt.ids[prompt.first :], device=logits.device)
         count = prompt.num_scored
-        best = logits.float().topk(2, dim=-1)
-        chosen = logits.float()[:count].log_softmax(-1).gather(-1, answer[:, None])
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        best = logits.topk(2, dim=-1)
+        chosen = logits[:count].log_softmax(-1).gather(-1, answer[:, None])
         greedy = best.indices[:, 0].tolist()
         ends = greedy[count] in self._terminators[prompt.terminator] if prompt.terminator else True
         steps = best.values[: count + 1 if prompt.terminator else count]
@@ -229,21 +230,23 @@ class AnswerScorer:
 
 @contextmanager
 def _evaluation_mode(model: Any) -> Iterator[None]:
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]  # not all need be in the same mode
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
 def _float32_head(model: Any) -> Iterator[None]:
     """Let the output layer compute in float32, so that what the model does to its logits afterwards (soft caps,
-    scales) sees float32 too. Layers of another kind (quantised, parallel) are left as they are.
+    scales) sees float32 too. Layers of another kind (quantised, parallel, offloaded) or precision are left alone.
     """
     head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or type(head) is not nn.Linear or head.weight.dtype == torch.float32:
+    precise = (torch.float32, torch.float64)
+    if type(head) is not nn.Linear or head.weight.is_meta or head.weight.dtype in precise:
         yield
         return
     weight = head.weight.float()

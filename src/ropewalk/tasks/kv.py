@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ class KeyValueRetrieval:
             "positions": list(self.positions),
             "limit": self.limit,
             "seed": self.seed,
-            "data": None if self.data is None else {"name": self.data.name, "sha256": digest},
+            "data": None if self.data is None else {"sha256": digest},
         }
 
     def examples(self, split: Split) -> list[Example]:
@@ -126,9 +127,15 @@ def generate_pairs(seed: int, split: Split, index: int, keys: int) -> list[tuple
 
 def read_records(path: Path, keys: int) -> Iterator[KeyValueRecord]:
     """Records of an official jsonl(.gz) file, cut to `keys` pairs: the gold one and the first `keys` - 1 others."""
-    for number, line in enumerate(_read_bytes(path).decode("utf-8", errors="replace").splitlines(), start=1):
-        if line.strip():
-            yield _parse_record(line, keys, f"{path}, line {number}")
+    lines: dict[str, int] = {}
+    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        record = _parse_record(line, keys, f"{path}, line {number}")
+        if record.key in lines:
+            raise DataError(f'{path}, line {number}: field "key" is the same as in line {lines[record.key]}')
+        lines[record.key] = number
+        yield record
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -137,13 +144,15 @@ def _read_bytes(path: Path) -> bytes:
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: can't be read ({error})") from None
 
 
-def _parse_record(line: str, keys: int, where: str) -> KeyValueRecord:
+def _parse_record(line: bytes, keys: int, where: str) -> KeyValueRecord:
     try:
-        document = json.loads(line)
+        document = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(document, dict):
