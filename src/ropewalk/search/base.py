@@ -22,13 +22,16 @@ class SearchMethod(Protocol):
     def ask(self, n: int | None = None) -> list[Candidate]:
         """Up to n further candidates of the current generation (None: all that are left), none of them asked before.
 
-        Empty while the generation waits to be told, and for ever after the last one. Generations have fixed members:
-        how many are asked for at a time changes nothing.
+        Empty while the generation waits to be told, and for ever after the last one or once the space is used up.
+        Generations have fixed members: how many are asked for at a time changes nothing.
         """
         ...
 
     def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
-        """Fitness of asked candidates, in any order: higher is better, NaN for a failed one. Told once each."""
+        """Fitness of asked candidates, in any order: higher is better, NaN for a failed one. Told once each.
+
+        Raises `ValueError`, and takes none of them, if one was not asked for in this generation or is told twice.
+        """
         ...
 
     def settings(self) -> dict[str, Any]:

@@ -4,13 +4,16 @@
     while candidates := method.ask():
         method.tell(candidates, [fitness(space.factors(candidate)) for candidate in candidates])
 
-Differences from the paper, each an option: factors below 1 are allowed, and the identity is in the first population.
+Differences from the paper: factors below 1 are allowed, and the identity is in the first population. No two candidates
+of a run give the same factors: that is what a child "seen before" means here, for control points that differ may draw
+the same curve (in mode "uniform" x has no effect).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -20,7 +23,9 @@ from ropewalk.errors import RopewalkError
 from ropewalk.search.space import Candidate, SearchSpace
 
 _X_STEP = 0.05  # grid of the inner control points' depth
-_REDRAWS = 100  # a child seen before is redrawn so often; then it is drawn afresh from the whole space
+_REDRAWS = 100  # a child whose factors were seen is redrawn so often; then it is drawn in a wider way
+
+Draw = Callable[[np.random.Generator], Candidate]
 
 
 class BezierGA:
@@ -54,6 +59,7 @@ class BezierGA:
         self.mutation_probability, self.radius, self.initial_factor = mutation_probability, radius, initial_factor
         self._check()
         self._told: list[tuple[Candidate, float]] = []  # of complete generations, in the order of birth
+        self._seen: set[tuple[float | None, ...]] = set()  # factors of all that were born
         self._generation = 0
         self._born = self._first_population()
         self._asked = 0
@@ -61,11 +67,13 @@ class BezierGA:
 
     @property
     def candidates_in_all(self) -> int:
-        """Candidates of a whole run, the identity among them."""
+        """Candidates of a whole run, the identity among them, if the space holds as many."""
         return self.population + (self.generations - 1) * (self.mutations + self.crossovers)
 
     def ask(self, n: int | None = None) -> list[Candidate]:
         """Up to n further candidates of the current generation (None: all that are left)."""
+        if n is not None and n < 0:
+            raise ValueError(f"{n} candidates are asked for, expected at least 0")
         stop = len(self._born) if n is None else min(len(self._born), self._asked + n)
         candidates = self._born[self._asked : stop]
         self._asked = stop
@@ -74,16 +82,16 @@ class BezierGA:
     def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
         """Take fitness; the next generation opens when every member of this one is told.
 
-        Raises `ValueError` for a candidate that was not asked for in this generation, or is told twice.
+        Raises `ValueError`, and takes none of them, if one was not asked for in this generation or is told twice.
         """
+        open_slots = {self._born[slot]: slot for slot in range(self._asked) if slot not in self._scores}
+        told: dict[int, float] = {}
         for candidate, score in zip(candidates, scores, strict=True):
-            slot = next(
-                (slot for slot in range(self._asked) if self._born[slot] == candidate and slot not in self._scores),
-                None,
-            )
+            slot = open_slots.pop(candidate, None)
             if slot is None:
-                raise ValueError(f"{candidate} is told but was not asked for, or is told twice")
-            self._scores[slot] = float(score)
+                raise ValueError(f"{candidate} is told but was not asked for in this generation, or is told twice")
+            told[slot] = float(score)
+        self._scores |= told
         if self._born and len(self._scores) == len(self._born):
             self._told += [(candidate, self._scores[slot]) for slot, candidate in enumerate(self._born)]
             self._generation += 1
@@ -92,7 +100,7 @@ class BezierGA:
 
     def elite(self) -> list[Candidate]:
         """The best individuals so far, best first; failed ones (NaN) last, ties in the order of birth."""
-        ranked = sorted(self._told, key=lambda pair: math.inf if math.isnan(pair[1]) else -pair[1])
+        ranked = sorted(self._told, key=lambda pair: (math.isnan(pair[1]), -pair[1]))
         return [candidate for candidate, _ in ranked[: self.parents]]
 
     def settings(self) -> dict[str, Any]:
@@ -103,36 +111,47 @@ class BezierGA:
 
     def _first_population(self) -> list[Candidate]:
         """The identity, the initial level, then mutants of the level in which every point is redrawn."""
-        born = [self.space.identity()]
         level = self.space.level(self.initial_factor)
-        if level not in born:
-            born.append(level)
-        while len(born) < self.population:
-            rng = np.random.default_rng([self.seed, 0, len(born)])
-            born.append(self._unseen(lambda rng=rng: self._mutate(level, rng, probability=1.0), rng, born))
-        return born[: self.population]
+        born = [child for child in (self.space.identity(), level)[: self.population] if self._is_new(child)]
+        for index in range(len(born), self.population):
+            rng = np.random.default_rng([self.seed, 0, index])
+            if not self._append_new(born, rng, lambda rng: self._mutate(level, rng, probability=1.0)):
+                break
+        return born
 
     def _children(self) -> list[Candidate]:
         elite = self.elite()
         born: list[Candidate] = []
         for index in range(self.mutations + self.crossovers):
             rng = np.random.default_rng([self.seed, self._generation, index])
-            make = self._mutant if index < self.mutations else self._cross
-            born.append(self._unseen(lambda make=make, rng=rng: make(elite, rng), rng, born))
+            makers = (self._mutant,) if index < self.mutations else (self._cross, self._mutant)
+            if not self._append_new(born, rng, *[partial(make, elite) for make in makers]):
+                break
         return born
 
-    def _unseen(self, draw: Any, rng: np.random.Generator, born: list[Candidate]) -> Candidate:
-        """Draw until the child is new; a small space that is used up gives wider mutants, then repeats itself."""
-        seen = {candidate for candidate, _ in self._told} | set(born)
-        for _ in range(_REDRAWS):
-            child: Candidate = draw()
-            if child not in seen:
-                return child
-        for _ in range(_REDRAWS):
-            child = self._mutate(self.space.identity(), rng, probability=1.0, radius=math.inf)
-            if child not in seen:
-                return child
-        return child
+    def _append_new(self, born: list[Candidate], rng: np.random.Generator, *draws: Draw) -> bool:
+        """Append the first child with factors not seen before: by each way of drawing in turn, then from anywhere.
+
+        False where all are in vain: a small space is used up, and the generation ends here.
+        """
+        for draw in (*draws, self._anywhere):
+            for _ in range(_REDRAWS):
+                child = draw(rng)
+                if self._is_new(child):
+                    born.append(child)
+                    return True
+        return False
+
+    def _is_new(self, child: Candidate) -> bool:
+        """Whether no candidate before had these factors; from now on one has."""
+        factors = self.space.factors(child).values
+        if factors in self._seen:
+            return False
+        self._seen.add(factors)
+        return True
+
+    def _anywhere(self, rng: np.random.Generator) -> Candidate:
+        return self._mutate(self.space.identity(), rng, probability=1.0, radius=math.inf)
 
     def _mutant(self, elite: list[Candidate], rng: np.random.Generator) -> Candidate:
         return self._mutate(elite[rng.integers(len(elite))], rng, probability=self.mutation_probability)
@@ -143,7 +162,8 @@ class BezierGA:
         """Redraw each point with `probability`, at least one: its factor near the parent's, an inner depth anywhere."""
         radius = self.radius if radius is None else radius
         redrawn = rng.random(len(parent.control_points)) < probability
-        redrawn[rng.integers(len(redrawn))] = True
+        if not redrawn.any():
+            redrawn[rng.integers(len(redrawn))] = True
         grid = self.space.grid()
         points = []
         for index, (x, y) in enumerate(parent.control_points):
@@ -158,7 +178,9 @@ class BezierGA:
 
     def _cross(self, elite: list[Candidate], rng: np.random.Generator) -> Candidate:
         """Each point from one of two parents; a child whose x are out of order is a mutant instead."""
-        one, other = (elite[index] for index in rng.choice(len(elite), size=2, replace=len(elite) < 2))
+        if len(elite) < 2:
+            return self._mutant(elite, rng)
+        one, other = (elite[index] for index in rng.choice(len(elite), size=2, replace=False))
         chosen = rng.random(len(one.control_points)) < 0.5
         points = [
             a if first else b for a, b, first in zip(one.control_points, other.control_points, chosen, strict=True)
@@ -177,8 +199,10 @@ class BezierGA:
             )
         if not 0 <= self.mutation_probability <= 1:
             raise RopewalkError(f"mutation probability is {self.mutation_probability}, expected 0 to 1")
-        if not self.radius >= 0:
-            raise RopewalkError(f"radius is {self.radius}, expected >= 0")
+        if not 0 < self.radius < math.inf:
+            raise RopewalkError(f"radius is {self.radius}, expected a number > 0")
+        if self.seed < 0:
+            raise RopewalkError(f"seed is {self.seed}, expected at least 0")
         if not self.space.low <= self.initial_factor <= self.space.high:
             raise RopewalkError(
                 f"initial factor {self.initial_factor} is outside the bounds {self.space.low} to {self.space.high}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -20,11 +20,6 @@ class Candidate:
     """One proposal: control points (depth, factor), the first one belongs to the first scaled layer."""
 
     control_points: tuple[tuple[float, float], ...]
-
-    @property
-    def digest(self) -> str:
-        """Identifies the proposal by content."""
-        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """As stored in the study."""
@@ -57,7 +52,7 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if self.num_points < 2:
             raise RopewalkError(f"{self.num_points} control points: a curve needs at least 2")
-        if not 0 < self.low <= 1 <= self.high or self.step <= 0:
+        if not 0 < self.low <= 1 <= self.high < math.inf or not 0 < self.step < math.inf:
             raise RopewalkError(
                 f"factors from {self.low} to {self.high} in steps of {self.step}: expected 0 < low <= 1 <= high "
                 "and step > 0 (factor 1, the model as it is, must be possible)"
