@@ -65,16 +65,17 @@ class Utilisation:
     def __post_init__(self) -> None:
         if self.measure not in get_args(Measure):
             raise RopewalkError(f"no measure {self.measure!r}, expected one of: {', '.join(get_args(Measure))}")
-        position_weights(len(self.weights) if len(self.weights) != 3 else 3, self.weights)
+        position_weights(len(self.weights), self.weights)
 
     def fitness(
         self, verdicts: NDArray[np.bool_], log_likelihoods: NDArray[np.float64], vanilla: NDArray[np.float64]
     ) -> float:
         """Fitness of one candidate from arrays [records, positions]; `vanilla` holds vanilla's log-likelihoods.
 
-        NaN if a log-likelihood is not finite: such a candidate has failed, and failed ones rank last.
+        NaN if a log-likelihood is not finite, whatever the measure: such a candidate has failed, and failed ones rank
+        last. Vanilla's must be finite too where they are subtracted.
         """
-        if not np.isfinite(log_likelihoods).all():
+        if not np.isfinite(log_likelihoods).all() or (self.measure == "likelihood" and not np.isfinite(vanilla).all()):
             return float("nan")
         measured = log_likelihoods - vanilla if self.measure == "likelihood" else verdicts.astype(np.float64)
         return float(utilisation(measured.mean(axis=0), self.weights))
