@@ -162,7 +162,7 @@ def final_test(
         name: compare(results[name], results["factors"], objective.weights) for name in others if name != "factors"
     }
     summary = {
-        "task": evaluator.task.settings(),
+        "task": evaluator.settings,
         "positions": list(evaluator.task.positions),
         **{name: result.summary(objective.weights) for name, result in results.items()},
         "gain": against_vanilla,
@@ -222,10 +222,9 @@ class _Loop:
     def _stop_if_failing(self, record: CandidateRecord) -> None:
         failed, tried = self.ledger.failed, len(self.ledger.records)
         if record.failed and failed >= MIN_FAILED and failed > MAX_FAILED_SHARE * tried:
-            reason = (record.error or "fitness is not a number").strip().splitlines()[-1]
             raise RopewalkError(
-                f"{failed} of {tried} candidates failed, so the search stops. The last reason: {reason}. Try narrower "
-                "bounds or --dtype float32"
+                f"{failed} of {tried} candidates failed, so the search stops. The last reason: {_reason(record)}. "
+                "Try narrower bounds or --dtype float32"
             )
 
 
@@ -247,18 +246,25 @@ def _choose(
     for candidate in (identity, *finalists):
         record = finals.record_of(candidate)
         fitness = None if record.failed else record.fitness
-        table.append({"candidate": candidate.to_json(), "fitness": fitness, "error": record.error, "prompts": prompts})
+        table.append(
+            {"candidate": candidate.to_json(), "fitness": fitness, "error": _reason(record), "prompts": prompts}
+        )
     return finals.best().candidate, table
 
 
-def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:
-    """What the candidates are scored on: the task, and the examples and their tokens, which depend on more than it.
+def _reason(record: CandidateRecord) -> str | None:
+    """Why a candidate failed, in one line; the study has the whole traceback."""
+    return record.error.strip().splitlines()[-1] if record.error else None
 
-    The split, the tokenizer and the chat template decide too; records of other prompts must never be mixed.
+
+def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:
+    """What the candidates are scored on: the task and the prompt's format, and the examples themselves.
+
+    The split and the tokenizer decide too what they are; records of other prompts must never be mixed.
     """
     digest = hashlib.sha256()
     for example in evaluator.examples:
         content = [example.id, example.prompt, example.opening, *example.answers, example.closing]
         digest.update(json.dumps(content).encode())
     found = {"examples": len(evaluator.examples), "tokens": evaluator.prompt_tokens, "sha256": digest.hexdigest()}
-    return {**evaluator.task.settings(), **found}
+    return {**evaluator.settings, **found}
