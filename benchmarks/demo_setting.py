@@ -50,7 +50,9 @@ class Setting:
     weights: tuple[float, ...] = (0.8, 1.0, 1.2)
     low: float = 0.8
     high: float = 1.2
+    step: float = 0.05
     radius: float = 0.1
+    initial_probability: float = 1.0
     population: int = 12
     children: int = 6
     parents: int = 4
@@ -131,7 +133,9 @@ class Bench:
     def run(self, setting: Setting, seed: int) -> dict[str, object]:
         validation, vanilla = self.validation(setting)
         search = self.evaluator(setting, "search", setting.search_records, seed)
-        space = SearchSpace(self.layers, None, setting.skip_first, setting.num_points, setting.low, setting.high)
+        space = SearchSpace(
+            self.layers, None, setting.skip_first, setting.num_points, setting.low, setting.high, setting.step
+        )
         candidates = setting.candidates(self.tokens_per_record(setting, search))
         population = min(setting.population, max(candidates, 2))
         generations = setting.generations or 1 + max(0, (candidates - population) // setting.children)
@@ -139,6 +143,7 @@ class Bench:
         method = BezierGA(
             space, seed, population=population, parents=setting.parents, mutations=setting.children - half,
             crossovers=half, generations=generations, radius=setting.radius,
+            initial_probability=setting.initial_probability,
         )  # fmt: skip
         objective = Utilisation(setting.measure, setting.weights)  # type: ignore[arg-type]
         baseline = search.score(None)

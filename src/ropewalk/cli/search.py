@@ -31,6 +31,7 @@ class SearchOptions:
     crossovers: Annotated[int, described("Children by crossover in each later generation.")] = 8
     generations: Annotated[int, described("Generations, the first one counted.")] = 10
     mutation_probability: Annotated[float, described("That a control point is redrawn in a mutation.")] = 0.3
+    initial_probability: Annotated[float, described("The same in the first generation; 0: one point each.")] = 1.0
     radius: Annotated[float, described("How far a redrawn factor may lie from the parent's.")] = 0.2
     initial_factor: Annotated[float, described("Level around which the first generation is drawn.")] = 1.0
     low: Annotated[float, described("Smallest factor.")] = 0.8
@@ -65,7 +66,7 @@ class SearchOptions:
             self.mode,
         )
         names = ("population", "parents", "mutations", "crossovers", "generations", "mutation_probability", "radius")
-        options = {name: getattr(self, name) for name in (*names, "initial_factor")}
+        options = {name: getattr(self, name) for name in (*names, "initial_probability", "initial_factor")}
         method = make_method(self.method, space, seed, **options)
         objective = Utilisation(self.measure, parse_weights(self.weights))
         return SearchPlan(space, method, objective, self.candidates, self.finalists)

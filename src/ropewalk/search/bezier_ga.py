@@ -33,8 +33,10 @@ class BezierGA:
 
     population: size of the first generation. parents: the best individuals so far, from which children are made.
     mutations, crossovers: children a generation. generations: counting the first. mutation_probability: that a control
-    point is redrawn in a mutation. radius: a redrawn factor lies within ± radius of the parent's, on the space's grid.
-    initial_factor: level of the individuals that the first population is drawn around.
+    point is redrawn in a mutation (one always is). initial_probability: the same for the first population, which
+    mutates the initial level; 0 redraws one point at a time, which soonest tells a small search what matters. radius:
+    a redrawn factor lies within ± radius of the parent's, on the space's grid. initial_factor: level of the individuals
+    that the first population is drawn around.
     """
 
     name: ClassVar[str] = "bezier-ga"
@@ -50,13 +52,15 @@ class BezierGA:
         crossovers: int = 16,
         generations: int = 20,
         mutation_probability: float = 0.3,
+        initial_probability: float = 1.0,
         radius: float = 0.2,
         initial_factor: float = 1.0,
     ) -> None:
         self.space, self.seed = space, seed
         self.population, self.parents = population, parents
         self.mutations, self.crossovers, self.generations = mutations, crossovers, generations
-        self.mutation_probability, self.radius, self.initial_factor = mutation_probability, radius, initial_factor
+        self.mutation_probability, self.initial_probability = mutation_probability, initial_probability
+        self.radius, self.initial_factor = radius, initial_factor
         self._check()
         self._told: list[tuple[Candidate, float]] = []  # of complete generations, in the order of birth
         self._seen: set[tuple[float | None, ...]] = set()  # factors of all that were born
@@ -106,16 +110,18 @@ class BezierGA:
     def settings(self) -> dict[str, Any]:
         """All that determines the proposals, as JSON."""
         names = ("population", "parents", "mutations", "crossovers", "generations", "mutation_probability", "radius")
-        options = {name: getattr(self, name) for name in (*names, "initial_factor")}
+        options = {name: getattr(self, name) for name in (*names, "initial_probability", "initial_factor")}
         return {"method": self.name, "seed": self.seed, "space": self.space.settings(), **options}
 
     def _first_population(self) -> list[Candidate]:
-        """The identity, the initial level, then mutants of the level in which every point is redrawn."""
+        """The identity, the initial level, then mutants of the level."""
         level = self.space.level(self.initial_factor)
         born = [child for child in (self.space.identity(), level)[: self.population] if self._is_new(child)]
         for index in range(len(born), self.population):
             rng = np.random.default_rng([self.seed, 0, index])
-            if not self._append_new(born, rng, lambda rng: self._mutate(level, rng, probability=1.0)):
+            if not self._append_new(
+                born, rng, lambda rng: self._mutate(level, rng, probability=self.initial_probability)
+            ):
                 break
         return born
 
@@ -197,8 +203,9 @@ class BezierGA:
             raise RopewalkError(
                 f"{self.mutations} mutations and {self.crossovers} crossovers: expected at least one child"
             )
-        if not 0 <= self.mutation_probability <= 1:
-            raise RopewalkError(f"mutation probability is {self.mutation_probability}, expected 0 to 1")
+        for name in ("mutation_probability", "initial_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RopewalkError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected 0 to 1")
         if not 0 < self.radius < math.inf:
             raise RopewalkError(f"radius is {self.radius}, expected a number > 0")
         if self.seed < 0:
