@@ -137,12 +137,14 @@ def final_test(
     *,
     any_model: bool = False,
     controls: Mapping[str, ScalingFactors] | None = None,
+    vanilla: TaskResult | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     """Vanilla, the controls and `factors` on the evaluator's (held-out) examples.
 
-    Returns the summary (`positions`, one block of figures an arm, paired comparisons with vanilla and of the factors
-    with each control) and the full results by arm. evaluations: prompts scored.
+    vanilla: its result on the same examples, where a profile has it already. Returns the summary (`positions`, one
+    block of figures an arm, paired comparisons with vanilla and of the factors with each control) and the full results
+    by arm. evaluations: prompts scored.
     """
     position_weights(len(evaluator.task.positions), objective.weights)
     if len({example.record for example in evaluator.examples}) < 2:
@@ -150,9 +152,11 @@ def final_test(
     taken = set(controls or {}) & _SUMMARY_NAMES
     if taken:
         raise ValueError(f"a control can't be named {', '.join(sorted(taken))}: the summary has other things there")
-    arms: dict[str, ScalingFactors | None] = {"vanilla": None, **(controls or {}), "factors": factors}
+    arms: dict[str, ScalingFactors | None] = {} if vanilla is not None else {"vanilla": None}
+    arms |= {**(controls or {}), "factors": factors}
     on_event(Stage("Test", len(arms) * len(evaluator.examples)))
-    results = {
+    results = {} if vanilla is None else {"vanilla": vanilla}
+    results |= {
         name: evaluator.score(arm, any_model=any_model, on_progress=lambda count: on_event(Scored(count)))
         for name, arm in arms.items()
     }
@@ -167,7 +171,7 @@ def final_test(
         **{name: result.summary(objective.weights) for name, result in results.items()},
         "gain": against_vanilla,
         "factors_over": against_controls,
-        "evaluations": len(arms) * len(evaluator.examples),
+        "evaluations": len(results) * len(evaluator.examples),
         "provenance": provenance(evaluator.model),
     }
     return summary, results

@@ -125,6 +125,21 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[min(int(value * len(BARS)), len(BARS) - 1)] for value in values)
 
 
+def shape_sentence(block: Mapping[str, Any]) -> str:
+    """One sentence on the shape of accuracies by position. block: figures of one arm (`accuracy`, `interval`)."""
+    accuracy, interval = block["accuracy"], block["interval"]
+    if len(accuracy) < 3:
+        return "Give three or more positions to see whether the middle is lost."
+    ends = (accuracy[0] + accuracy[-1]) / 2
+    worst = min(range(1, len(accuracy) - 1), key=lambda place: accuracy[place])
+    gap = f"worst inner position {100 * accuracy[worst]:.0f} %, ends {100 * ends:.0f} % on average"
+    if accuracy[worst] >= ends:
+        return f"No U to mend: {gap}."
+    if interval[worst][1] < min(interval[0][0], interval[-1][0]):
+        return f"The middle is lost: {gap}; its interval lies below those of both ends."
+    return f"The middle is lower ({gap}), but the intervals overlap: more records (--limit) would tell."
+
+
 def accuracy_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
     """Accuracy by gold position with its 95 % interval, one row an arm. arms: key of `summary` -> label."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ropewalk import files
@@ -41,21 +40,6 @@ def profile(
     out.print(f"{model.model}: {choice.task}, {len(results['vanilla'].records)} records at each position")
     out.print(console.accuracy_table(summary, shown))
     out.print(console.likelihood_table(summary, shown))
-    out.print(shape_sentence(summary["vanilla"]))
+    out.print(console.shape_sentence(summary["vanilla"]))
     if json:
         files.write_json(json, summary)
-
-
-def shape_sentence(block: Mapping[str, Any]) -> str:
-    """One sentence on the shape of accuracies by position. block: figures of one arm (`accuracy`, `interval`)."""
-    accuracy, interval = block["accuracy"], block["interval"]
-    if len(accuracy) < 3:
-        return "Give three or more positions to see whether the middle is lost."
-    ends = (accuracy[0] + accuracy[-1]) / 2
-    worst = min(range(1, len(accuracy) - 1), key=lambda place: accuracy[place])
-    gap = f"worst inner position {100 * accuracy[worst]:.0f} %, ends {100 * ends:.0f} % on average"
-    if accuracy[worst] >= ends:
-        return f"No U to mend: {gap}."
-    if interval[worst][1] < min(interval[0][0], interval[-1][0]):
-        return f"The middle is lost: {gap}; its interval lies below those of both ends."
-    return f"The middle is lower ({gap}), but the intervals overlap: more records (--limit) would tell."

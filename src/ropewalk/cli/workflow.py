@@ -16,28 +16,42 @@ if TYPE_CHECKING:
     from ropewalk.results import TaskResult
     from ropewalk.run import SearchPlan, SearchResult
 
-LABELS = {"vanilla": "vanilla", "uniform": "uniform, same mean", "factors": "found factors"}
+LABELS = {
+    "vanilla": "vanilla",
+    "uniform": "uniform, same mean",
+    "larger_search": "larger search",
+    "factors": "found factors",
+}
 
 
 def search_and_test(
-    plan: SearchPlan, search_on: Evaluator, validate_on: Evaluator | None, test_on: Evaluator, out: Path
+    plan: SearchPlan,
+    search_on: Evaluator,
+    validate_on: Evaluator | None,
+    test_on: Evaluator,
+    out: Path,
+    *,
+    others: Mapping[str, ScalingFactors] | None = None,
 ) -> dict[str, Any]:
-    """Run a search, test the winner against vanilla and the uniform control of the same mean, write all to `out`.
+    """Profile the model, search, test the winner against vanilla and the uniform control of the same mean.
 
-    Leaves factors.json, result.json (the figures), scores.json (every example of every arm) and curves.svg. Returns the
-    figures. Ctrl-C leaves the best so far and says how to go on.
+    others: further factors to test, by a key of `LABELS`. Leaves factors.json, result.json (the figures), scores.json
+    (every example of every arm) and curves.svg in `out`, and returns the figures. Ctrl-C leaves the best so far and
+    says how to go on.
     """
     from ropewalk.run import final_test, search
 
     with console.StageProgress() as progress:
         on_event = console.follow(progress)
         try:
+            progress.stage("Profile", len(test_on.examples))
+            vanilla = test_on.score(None, on_progress=progress.advance)
             found = search(plan, search_on, validate_on, out, on_event=on_event)
-            if found.factors.is_identity:
-                controls: dict[str, ScalingFactors] = {}
-            else:
-                controls = {"uniform": found.factors.matched_uniform()}
-            summary, results = final_test(test_on, found.factors, plan.objective, controls=controls, on_event=on_event)
+            controls = {} if found.factors.is_identity else {"uniform": found.factors.matched_uniform()}
+            controls |= others or {}
+            summary, results = final_test(
+                test_on, found.factors, plan.objective, controls=controls, vanilla=vanilla, on_event=on_event
+            )
         except KeyboardInterrupt:
             best = out / "factors.json"
             kept = f"the best so far is in {best}" if best.exists() else "nothing was found yet"
@@ -104,5 +118,6 @@ def _show(summary: Mapping[str, Any], out: Path) -> None:
         ),
     ):
         screen.print(table, "")
+    screen.print(console.shape_sentence(summary["vanilla"]))
     screen.print(summary["sentence"])
     screen.print(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, curves.svg")
