@@ -2,6 +2,7 @@
 
     python benchmarks/demo_setting.py run --model DIR --out sweep.jsonl [--shard 0/4] [--stage neighbours|confirm|large]
     python benchmarks/demo_setting.py table sweep.jsonl
+    python benchmarks/demo_setting.py factors sweep.jsonl --model DIR --out FILE   # the best of stage large
 
 Every setting costs at most BUDGET tokens, test included, which is what two CPU cores score in the demo's time; tokens
 that the prompts of a record share count once, as in the engine. The gain of the factors a search finds is measured on
@@ -24,11 +25,12 @@ from scipy.special import ndtr
 
 from ropewalk.checkpoint import load_pretrained
 from ropewalk.evaluate import Evaluator
+from ropewalk.identity import base_scheme, model_identity
 from ropewalk.objectives import Utilisation, utilisation
 from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult
 from ropewalk.search.bezier_ga import BezierGA
-from ropewalk.search.space import SearchSpace
+from ropewalk.search.space import Candidate, SearchSpace
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import TaskOptions
 
@@ -211,9 +213,33 @@ def table(paths: list[str]) -> None:
         )
 
 
+def save_factors(paths: list[str], model_path: str, out: str) -> None:
+    """The factors of the larger search with the highest validation gain, with where they come from."""
+    rows = [row for row in read(paths) if row.get("stage") == "large"]
+    best = max(rows, key=lambda row: row["gain"])
+    setting = Setting(**best["setting"] | {"weights": tuple(best["setting"]["weights"])})
+    model, _ = load_pretrained(model_path)
+    space = SearchSpace(
+        model.config.num_hidden_layers, None, setting.skip_first, setting.num_points, setting.low, setting.high
+    )
+    points = tuple((float(x), float(y)) for x, y in best["control_points"])
+    evaluations = (best["candidates"] + 1) * setting.search_records * setting.positions
+    found = {
+        "control_points": best["control_points"],
+        "fitness": best["fitness"],
+        "evaluations": evaluations,
+        "search": {"task": "kv", "keys": setting.keys, "positions": setting.positions, "seed": best["seed"]},
+        "method": {"method": BezierGA.name, "seed": best["seed"], "space": space.settings()},
+        "validation": {"records": VALIDATION_RECORDS, "seed": VALIDATION_SEED, "gain": best["gain"]},
+        "device_type": "cuda",
+    }
+    factors = space.factors(Candidate(points))
+    factors.with_provenance(model=model_identity(model), base=base_scheme(model), found=found).save(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("verb", choices=["run", "table"])
+    parser.add_argument("verb", choices=["run", "table", "factors"])
     parser.add_argument("paths", nargs="*")
     parser.add_argument("--model")
     parser.add_argument("--out")
@@ -223,6 +249,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.verb == "table":
         table(args.paths)
+        return
+    if args.verb == "factors":
+        save_factors(args.paths, args.model, args.out)
         return
     if args.stage == "neighbours":
         settings = neighbours()

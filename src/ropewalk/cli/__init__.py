@@ -19,6 +19,7 @@ app = App(
     help="Cures 'lost in the middle' in rotary-position LLMs without training: one scaling factor per layer.",
     version=lambda: version("ropewalk"),
     help_flags=["--help", "-h"],
+    suppress_keyboard_interrupt=False,  # a verb says what it kept, and how to go on
 )
 for verb, function, summary in (
     ("demo", "demo", "The whole road once on a small real model: profile, search, test. About 8 minutes on two cores."),
