@@ -470,10 +470,8 @@ def test_the_final_tests_summary(loaded: tuple[Any, Any]) -> None:
         block, scored = summary[name], held_out.score(arm)
         assert block["accuracy"] == scored.verdicts.mean(axis=0).tolist()
         assert block["nll"] == pytest.approx((-scored.log_likelihoods.mean(axis=0)).tolist(), abs=1e-12)
-        assert all(
-            low <= share <= high for share, (low, high) in zip(block["accuracy"], block["interval"], strict=True)
-        )
-        assert len(block["interval"]) == 2
+        low, high = np.array(block["interval"]).T
+        assert ((low <= block["accuracy"]) & (block["accuracy"] <= high)).tolist() == [True, True]
         assert block["average"] == pytest.approx(scored.verdicts.mean())
         np.testing.assert_array_equal(results[name].log_likelihoods, scored.log_likelihoods)
     gain = (results["factors"].log_likelihoods - results["vanilla"].log_likelihoods).mean()
@@ -484,6 +482,21 @@ def test_the_final_tests_summary(loaded: tuple[Any, Any]) -> None:
     assert summary["evaluations"] == 3 * 3 * 2
     assert events[0] == Stage("Test", 18)
     assert sum(event.prompts for event in events[1:]) == 18
+
+
+def test_a_known_result_of_vanilla_is_not_scored_again(loaded: tuple[Any, Any]) -> None:
+    held_out, factors = evaluator(*loaded, "test"), ScalingFactors.uniform(1.1, 4)
+    vanilla = held_out.score(None)
+    whole, _ = final_test(held_out, factors, Utilisation())
+    held_out.calls = 0
+    events: list[Any] = []
+    known, results = final_test(held_out, factors, Utilisation(), vanilla=vanilla, on_event=events.append)
+    assert held_out.calls == 1
+    assert known == whole
+    assert list(results) == ["vanilla", "factors"]
+    assert sum(event.prompts for event in events[1:]) == events[0].prompts == PROMPTS
+    with pytest.raises(DataError, match="different examples"):
+        final_test(evaluator(*loaded, "validation"), factors, Utilisation(), vanilla=vanilla)
 
 
 def test_the_summary_is_plain_json_where_the_model_gives_nan(loaded: tuple[Any, Any]) -> None:

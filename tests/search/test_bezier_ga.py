@@ -59,6 +59,14 @@ def test_the_first_population_holds_the_identity_and_the_initial_level() -> None
     assert BezierGA(SPACE, 0, population=1).ask() == [SPACE.identity()]
 
 
+def test_the_first_population_may_redraw_one_point_at_a_time() -> None:
+    born = BezierGA(SPACE, 0, initial_probability=0.0).ask()
+    changed = [[y != 1.0 for _, y in candidate.control_points] for candidate in born[1:]]
+    assert {sum(points) for points in changed} == {1}
+    assert np.any(changed, axis=0).all()
+    assert BezierGA(SPACE, 0, initial_probability=0.0).settings() != BezierGA(SPACE, 0).settings()
+
+
 def test_seeds_differ_in_all_but_the_identity() -> None:
     one, other = BezierGA(SPACE, 0).ask(), BezierGA(SPACE, 1).ask()
     assert one[0] == other[0]
@@ -218,6 +226,7 @@ def test_it_beats_random_search_at_equal_budget() -> None:
         ({"mutations": 0, "crossovers": 0}, "at least one child"),
         ({"mutation_probability": 1.1}, "mutation probability is 1.1"),
         ({"mutation_probability": math.nan}, "mutation probability is nan"),
+        ({"initial_probability": -0.1}, "initial probability is -0.1"),
         ({"radius": 0.0}, "radius is 0.0"),
         ({"radius": math.nan}, "radius is nan"),
         ({"radius": math.inf}, "radius is inf"),
