@@ -19,15 +19,14 @@ from ropewalk.factors import ScalingFactors
 MODEL = ModelOptions(model="demo", chat_template=False)
 TASK = TaskChoice(task="kv", keys=3, positions="3", limit=14)
 SEARCH = SearchOptions(
-    population=14,
+    population=12,
     parents=4,
     mutations=3,
     crossovers=3,
-    generations=3,
-    initial_probability=0.0,
+    generations=5,
+    radius=0.1,
     low=0.8,
     high=1.2,
-    step=0.1,
     finalists=0,
     test_limit=80,
 )

@@ -38,7 +38,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
     with console.working("Timing one record"):
         measured = speed(evaluator)
     options = SearchOptions()
-    prompts = (options.candidates + 1) * SEARCH_RECORDS * len(made.positions)
+    prompts = options.candidates * SEARCH_RECORDS * len(made.positions)
     out.print(
         f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "
         f"about {seconds(prompts * measured.seconds_per_prompt)} on {measured.device}, "

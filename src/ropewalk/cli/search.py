@@ -132,14 +132,13 @@ def _estimate(plan: Any, on: dict[str, Any], measured: Speed) -> None:
     from ropewalk.cli import console
     from ropewalk.cli.estimate import seconds
 
-    candidates = plan.candidates + 1
     prompts = {
-        "search": candidates * len(on["search"].examples),
+        "search": plan.candidates * len(on["search"].examples),
         "finalists": (plan.finalists + 1) * len(on["validation"].examples) if "validation" in on else 0,
         "test": 3 * len(on["test"].examples),
     }
     out = console.output()
-    out.print(f"{candidates} candidates on {len(on['search'].examples)} prompts; " + _counts(prompts))
+    out.print(f"{plan.candidates} candidates on {len(on['search'].examples)} prompts; " + _counts(prompts))
     total = sum(prompts.values())
     out.print(
         f"About {seconds(total * measured.seconds_per_prompt)} on {measured.device} "

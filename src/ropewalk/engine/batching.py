@@ -19,6 +19,11 @@ def has_length_dependent_rope(base: dict[str, Any]) -> bool:
     return any(scheme.get("rope_type") in LENGTH_DEPENDENT_ROPE for scheme in [base, *nested])
 
 
+def extension(base: dict[str, Any]) -> float:
+    """How many times its `max_position_embeddings` a model takes: that of dynamic NTK is the length before extension."""
+    return float(base.get("factor", 1.0)) if base.get("rope_type") == "dynamic" else 1.0
+
+
 def make_batches(
     prompts: Sequence[RenderedPrompt], tokens_per_batch: int, *, equal_lengths: bool = False
 ) -> list[list[int]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ropewalk.engine.batching import has_length_dependent_rope, make_batches
+from ropewalk.engine.batching import extension, has_length_dependent_rope, make_batches
 from ropewalk.engine.shared_prefix import (
     NotShareableError,
     PrefixBatch,
@@ -95,6 +95,8 @@ class AnswerScorer:
             for batch, results in self._score_plain(self._alone):
                 scores.update(zip(batch, results, strict=True))
                 report(len(batch))
+            if self._equal_lengths:
+                self._forget_longest()
         return [scores[index] for index in range(len(self.prompts))]
 
     def _find_shared(self) -> tuple[list[PrefixBatch], list[int]]:
@@ -186,12 +188,21 @@ class AnswerScorer:
         # The logits at index t predict the token at t + 1: from before the first answer token to the terminator.
         spans = [range(prompt.first - 1 - done, len(prompt.ids) - done) for prompt in prompts]
         kept = sorted({index for span in spans for index in span})
+        if self._equal_lengths:
+            self._forget_longest()
         logits = self._logits(input_ids, torch.tensor(kept, device=self.device), cache)
         place = {index: column for column, index in enumerate(kept)}
         return [
             self._score_row(logits[row, place[span[0]] : place[span[-1]] + 1], prompt)
             for row, (span, prompt) in enumerate(zip(spans, prompts, strict=True))
         ]
+
+    def _forget_longest(self) -> None:
+        """Dynamic NTK keeps the base of the longest sequence it has met until one of trained length comes by.
+
+        So one of a single token does: a score must follow neither the batches before it nor the candidates before it.
+        """
+        self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
 
     def _logits(self, input_ids: Tensor, kept: Tensor, cache: Any) -> Tensor:
         past = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
@@ -219,6 +230,8 @@ class AnswerScorer:
     def _check_lengths(self) -> None:
         text_config = self.model.config.get_text_config()
         limit = getattr(text_config, "max_position_embeddings", None)
+        if limit:
+            limit = int(limit * extension(base_scheme(self.model)))
         too_long = [prompt for prompt in self.prompts if limit and len(prompt.ids) > limit]
         if too_long:
             names = ", ".join(f"{prompt.example.id} ({len(prompt.ids)} tokens)" for prompt in too_long[:3])
