@@ -20,7 +20,7 @@ def has_length_dependent_rope(base: dict[str, Any]) -> bool:
 
 
 def extension(base: dict[str, Any]) -> float:
-    """How many times its `max_position_embeddings` a model takes: that of dynamic NTK is the length before extension."""
+    """How many times its `max_position_embeddings` a model takes: dynamic NTK gives the length before extension."""
     return float(base.get("factor", 1.0)) if base.get("rope_type") == "dynamic" else 1.0
 
 
