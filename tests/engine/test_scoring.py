@@ -212,6 +212,10 @@ def test_verdicts_are_those_of_real_greedy_generation(demo_model_and_tokenizer: 
     disagreements = []
     for prompt, found in zip(prompts, scores, strict=True):
         given = torch.tensor([prompt.ids[: prompt.first]])
+
+        def has_gone_astray(ids: torch.Tensor, scores: Any, wanted: tuple[int, ...] = prompt.ids) -> bool:
+            return ids[0, : len(wanted)].tolist() != list(wanted[: ids.shape[1]])
+
         with torch.no_grad():
             output = model.generate(
                 given,
@@ -219,6 +223,7 @@ def test_verdicts_are_those_of_real_greedy_generation(demo_model_and_tokenizer: 
                 do_sample=False,
                 max_new_tokens=prompt.num_scored + 1,
                 pad_token_id=0,
+                stopping_criteria=[has_gone_astray],
             )
         said = output[0, prompt.first :].tolist()
         ends = len(said) > prompt.num_scored and tokenizer.decode(said[-1:]).startswith('"')
