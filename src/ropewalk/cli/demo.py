@@ -23,12 +23,12 @@ SEARCH = SearchOptions(
     parents=4,
     mutations=3,
     crossovers=3,
-    generations=5,
+    generations=4,
     radius=0.1,
     low=0.8,
     high=1.2,
     finalists=0,
-    test_limit=80,
+    test_limit=70,
 )
 
 
