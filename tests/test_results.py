@@ -122,3 +122,19 @@ def test_a_missing_field_is_named() -> None:
     del document["margins"]
     with pytest.raises(DataError, match="no field 'margins'"):
         TaskResult.from_dict(document)
+
+
+@pytest.mark.parametrize("verdict", [False, True])
+def test_where_all_verdicts_agree_the_average_is_no_certainty(verdict: bool) -> None:
+    few = TaskResult(
+        task={},
+        positions=(0, 1),
+        records=("a", "b", "c"),
+        verdicts=np.full((3, 2), verdict),
+        log_likelihoods=np.zeros((3, 2)),
+        margins=np.zeros((3, 2)),
+        answer_tokens=np.ones((3, 2), dtype=np.int64),
+    )
+    low, high = few.summary()["average_interval"]
+    assert high - low > 0.5
+    assert few.summary()["utilisation_interval"] == [low, high]

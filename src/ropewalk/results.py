@@ -64,18 +64,16 @@ class TaskResult:
         Intervals of averages are bootstrapped over whole records, for one record serves every position.
         """
         verdicts = self.verdicts.astype(np.float64)
-        mean = stats.cluster_bootstrap(verdicts, lambda accuracy: accuracy.mean(axis=-1))
-        u = stats.cluster_bootstrap(verdicts, lambda accuracy: utilisation(accuracy, weights))
         finite = self.failures == 0
         return {
             "accuracy": self.accuracy.tolist(),
-            "nll": self.nll.tolist() if finite else [None if np.isnan(value) else value for value in self.nll.tolist()],
+            "nll": [value if np.isfinite(value) else None for value in self.nll.tolist()],
             "interval": [list(interval) for interval in self.intervals],
             "average": self.average,
-            "average_interval": [mean.low, mean.high],
+            "average_interval": _interval(verdicts, lambda accuracy: accuracy.mean(axis=-1)),
             "average_nll": float(self.nll.mean()) if finite else None,
             "utilisation": float(utilisation(self.accuracy, weights)),
-            "utilisation_interval": [u.low, u.high],
+            "utilisation_interval": _interval(verdicts, lambda accuracy: utilisation(accuracy, weights)),
             "worst": float(self.accuracy.min()),
             "records": len(self.records),
             "failures": self.failures,
@@ -115,6 +113,18 @@ def check_same_examples(one: TaskResult, other: TaskResult) -> None:
         raise DataError(
             "these results are over different examples: compare only results of the same task, records and positions"
         )
+
+
+def _interval(verdicts: NDArray[np.float64], statistic: stats.Statistic) -> list[float]:
+    """95 % interval of an average over positions, [low, high].
+
+    Where all verdicts agree the bootstrap sees no spread and would claim certainty: Wilson's interval over the records
+    says what so many of them can tell.
+    """
+    if (verdicts == verdicts[0, 0]).all():
+        return list(stats.wilson(int(verdicts[:, 0].sum()), len(verdicts)))
+    drawn = stats.cluster_bootstrap(verdicts, statistic)
+    return [drawn.low, drawn.high]
 
 
 def _finite_or_null(values: NDArray[np.float64]) -> list[list[float | None]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
 from ropewalk.errors import DataError
-from ropewalk.splits import Split, in_split
+from ropewalk.splits import Split, check_split, in_split
 from ropewalk.tasks.base import Example, Piece, TaskOptions, gold_positions
 
 INSTRUCTION = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"
@@ -89,6 +89,7 @@ class KeyValueRetrieval:
 
     def examples(self, split: Split) -> list[Example]:
         """Records of the split, each at every position."""
+        check_split(split)
         if self.data is None:
             return [self._generated(split, index, place) for index in self._indices(split) for place in self.positions]
         return [record.place(place) for record in self._from_file(self.data, split) for place in self.positions]
