@@ -62,9 +62,9 @@ def demo(
     larger = larger_search()
     summary = search_and_test(plan, search_on, None, test_on, out, others={"larger_search": larger})
     screen.print(
-        f"A search of {summary['search']['evaluations']} prompts is a small one. Tested beside it, factors that a "
-        f"search of {larger.found['evaluations']} prompts on a GPU found: "
-        + verdict_sentence(summary["gain"]["larger_search"], "the larger search's factors")
+        f"A search of {summary['search']['evaluations']} prompts is a small one. Factors that a search of "
+        f"{larger.found['evaluations']} prompts on a GPU found were tested beside it. "
+        + verdict_sentence(summary["gain"]["larger_search"], "these factors")
     )
     if json:
         written.write_json(json, summary)
