@@ -34,7 +34,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
         span = f"{layers[0]}" if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"
         out.print(f"  layers {span}: {kind}" + (f" ({reason})" if reason else ""))
     out.print(f"  rope parameters: {base}")
-    evaluator = model.evaluator(loaded, tokenizer, made, "search" if made_is_generated(made) else "all")
+    evaluator = model.evaluator(loaded, tokenizer, made, "search" if choice.data is None else "all")
     with console.working("Timing one record"):
         measured = speed(evaluator)
     options = SearchOptions()
@@ -63,8 +63,3 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
                 "provenance": provenance(loaded),
             },
         )
-
-
-def made_is_generated(task: object) -> bool:
-    """Whether the task draws its records itself."""
-    return getattr(task, "data", None) is None
