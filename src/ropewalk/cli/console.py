@@ -141,37 +141,39 @@ def shape_sentence(block: Mapping[str, Any]) -> str:
 
 
 def accuracy_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Accuracy by gold position with its 95 % interval, one row an arm. arms: key of `summary` -> label."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column("accuracy %")
-    for position in summary["positions"]:
-        table.add_column(f"@{position}", justify="right", no_wrap=True)
-    table.add_column("average", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    narrow = len(summary["positions"]) > 5  # intervals would not fit 80 columns
-    for key, label in arms.items():
-        block = summary[key]
-        cells = [
-            f"{100 * value:.0f}" if narrow else f"{100 * value:.0f} [{100 * low:.0f}–{100 * high:.0f}]"
-            for value, (low, high) in zip(block["accuracy"], block["interval"], strict=True)
-        ]
-        low, high = block["average_interval"]
-        average = f"{100 * block['average']:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-        table.add_row(label, *cells, average, sparkline(block["accuracy"]))
+    """Accuracy by gold position with its 95 % interval, a column an arm. arms: key of `summary` -> label.
+
+    Positions are the rows: any number of them fits a terminal of 80 columns.
+    """
+    table = _by_position("accuracy, %", arms)
+    for row, position in enumerate(summary["positions"]):
+        cells = [_percent(summary[arm]["accuracy"][row], summary[arm]["interval"][row], 0) for arm in arms]
+        table.add_row(f"@{position}", *cells)
+    table.add_row("average", *[_percent(summary[arm]["average"], summary[arm]["average_interval"], 1) for arm in arms])
+    table.add_row("", *[sparkline(summary[arm]["accuracy"]) for arm in arms])
     return table
 
 
 def likelihood_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Negative log-likelihood by gold position in nats per answer token, one row an arm."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column("NLL, nats/token")
-    for position in summary["positions"]:
-        table.add_column(f"@{position}", justify="right", no_wrap=True)
-    table.add_column("average", justify="right", no_wrap=True)
-    for key, label in arms.items():
-        block = summary[key]
-        table.add_row(label, *[_number(value) for value in block["nll"]], _number(block["average_nll"]))
+    """Negative log-likelihood by gold position in nats per answer token, a column an arm."""
+    table = _by_position("NLL, nats/token", arms)
+    for row, position in enumerate(summary["positions"]):
+        table.add_row(f"@{position}", *[_number(summary[arm]["nll"][row]) for arm in arms])
+    table.add_row("average", *[_number(summary[arm]["average_nll"]) for arm in arms])
     return table
+
+
+def _by_position(what: str, arms: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column(what, no_wrap=True)
+    for label in arms.values():
+        table.add_column(label, justify="right", min_width=12)
+    return table
+
+
+def _percent(value: float, interval: Sequence[float], digits: int) -> str:
+    low, high = interval
+    return f"{100 * value:.{digits}f} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
