@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ropewalk.engine.scoring import AnswerScorer
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
-from ropewalk.patch import CONFIG_KEY, apply, factors_of, patched, remove
+from ropewalk.patch import patched, unpatched
 from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult
 from ropewalk.splits import Split
@@ -62,7 +61,7 @@ class Evaluator:
         on_progress: Callable[[int], None] | None = None,
     ) -> TaskResult:
         """The result under `factors`; None is the model without any (vanilla), also where it carries some."""
-        context = _vanilla(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
+        context = unpatched(self.model) if factors is None else patched(self.model, factors, any_model=any_model)
         with context:
             scores = self._scorer.score(on_progress)
         shape = (len(self._records), len(self.task.positions))
@@ -115,18 +114,3 @@ def _records(examples: Sequence[Example], positions: Sequence[int]) -> tuple[str
             f"{list(positions)}, record by record, as Task.examples gives them"
         )
     return records
-
-
-@contextmanager
-def _vanilla(model: Any) -> Iterator[None]:
-    """The model without the factors it carries, which are back afterwards, in its config too."""
-    carried = factors_of(model)
-    entry = getattr(model.config, CONFIG_KEY, None)
-    remove(model)
-    try:
-        yield
-    finally:
-        if carried is not None:
-            apply(model, carried, any_model=True)
-        if entry is not None:
-            setattr(model.config, CONFIG_KEY, entry)

@@ -73,9 +73,24 @@ def patched(
     model: nn.Module, factors: ScalingFactors | Iterable[float | None], *, any_model: bool = False
 ) -> Iterator[None]:
     """`apply` for the length of a `with` block; whatever was applied before is back afterwards."""
+    with _restored(model):
+        apply(model, factors, any_model=any_model)
+        yield
+
+
+@contextmanager
+def unpatched(model: nn.Module) -> Iterator[None]:
+    """`remove` for the length of a `with` block; whatever was applied before is back afterwards."""
+    with _restored(model):
+        remove(model)
+        yield
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Whatever is applied now, and what the config says of it, is back afterwards."""
     before = factors_of(model)
     entry = model.config.__dict__.get(CONFIG_KEY)
-    apply(model, factors, any_model=any_model)
     try:
         yield
     finally:
@@ -156,4 +171,4 @@ def _set_config_entry(model: nn.Module, entry: Any) -> None:
         delattr(model.config, CONFIG_KEY)
 
 
-__all__ = ["apply", "factors_of", "layer_reports", "patched", "remove", "rotary_layers"]
+__all__ = ["apply", "factors_of", "layer_reports", "patched", "remove", "rotary_layers", "unpatched"]
