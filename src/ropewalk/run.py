@@ -36,6 +36,7 @@ __all__ = [
     "SearchPlan",
     "SearchResult",
     "Stage",
+    "check_run",
     "final_test",
     "search",
 ]
@@ -99,15 +100,7 @@ def search(
     search is taken. Raises `StudyError` for a run that can't be continued, `RopewalkError` if candidates keep failing,
     and lets KeyboardInterrupt through after everything so far is on disk.
     """
-    position_weights(len(evaluator.task.positions), plan.objective.weights)  # an error now, not after the first pass
-    settings = {
-        "model": model_identity(evaluator.model),
-        "base": base_scheme(evaluator.model),
-        "dtype": provenance(evaluator.model)["dtype"],
-        "search": _examples_settings(evaluator),
-        "validation": None if validation is None else _examples_settings(validation),
-        **plan.settings(),
-    }
+    settings = _settings(plan, evaluator, validation)
     with open_study(out, settings) as study:
         ledger = Ledger(study, "search", evaluator, plan.space, plan.objective, on_event)
         loop = _Loop(plan, ledger, settings, on_event)
@@ -128,6 +121,12 @@ def search(
             failed=ledger.failed,
             records=[ledger.records[key] for key in sorted(ledger.records)],
         )
+
+
+def check_run(plan: SearchPlan, evaluator: Evaluator, validation: Evaluator | None, out: Path) -> None:
+    """Raise what `search` would raise for a run directory that can't be continued, before anything is scored."""
+    with open_study(out, _settings(plan, evaluator, validation)):
+        pass
 
 
 def final_test(
@@ -259,6 +258,19 @@ def _choose(
 def _reason(record: CandidateRecord) -> str | None:
     """Why a candidate failed, in one line; the study has the whole traceback."""
     return record.error.strip().splitlines()[-1] if record.error else None
+
+
+def _settings(plan: SearchPlan, evaluator: Evaluator, validation: Evaluator | None) -> dict[str, Any]:
+    """All that a run's records depend on, as JSON. Weights that do not fit the positions are a `RopewalkError`."""
+    position_weights(len(evaluator.task.positions), plan.objective.weights)
+    return {
+        "model": model_identity(evaluator.model),
+        "base": base_scheme(evaluator.model),
+        "dtype": provenance(evaluator.model)["dtype"],
+        "search": _examples_settings(evaluator),
+        "validation": None if validation is None else _examples_settings(validation),
+        **plan.settings(),
+    }
 
 
 def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def test_a_changed_setting_is_refused_with_the_difference(
     tiny_path: Path, searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ropewalk("search", "--model", tiny_path, *SMALL, *SEARCH, "--radius", "0.3", "--out", searched) == 2
-    assert "radius: 0.2 -> 0.3" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "radius: 0.2 -> 0.3" in error
+    assert "prompts" not in error  # it is refused before anything is scored
 
 
 def test_eval_has_the_documented_json(tiny_path: Path, searched: Path, tmp_path: Path) -> None:

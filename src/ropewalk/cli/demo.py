@@ -8,10 +8,11 @@ and tests the factors of a larger search as well, which the package brings along
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.resources import as_file, files
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
+from ropewalk import files
 from ropewalk.cli.options import JsonFile, ModelOptions, TaskChoice, described
 from ropewalk.cli.search import SearchOptions
 from ropewalk.factors import ScalingFactors
@@ -42,18 +43,15 @@ def demo(
 
     Example: ropewalk demo --out runs/demo
     """
-    from ropewalk import files as written
     from ropewalk.cli import console
     from ropewalk.cli.workflow import search_and_test
     from ropewalk.comparison import verdict_sentence
-    from ropewalk.layers import decoder_layers
-    from ropewalk.patch import rotary_layers
 
     task = replace(TASK, seed=seed)
     model, tokenizer = MODEL.load()
     search_on = MODEL.evaluator(model, tokenizer, task.make(), "search")
     test_on = MODEL.evaluator(model, tokenizer, task.make(SEARCH.test_limit), "test")
-    plan = SEARCH.plan(len(decoder_layers(model)), rotary_layers(model), seed)
+    plan = SEARCH.plan(model, seed)
     screen = console.output()
     screen.print(
         f"SmolLM2-135M-Instruct, key-value retrieval with {TASK.keys} keys: search on {len(search_on.examples)} "
@@ -67,10 +65,10 @@ def demo(
         + verdict_sentence(summary["gain"]["larger_search"], "these factors")
     )
     if json:
-        written.write_json(json, summary)
+        files.write_json(json, summary)
 
 
 def larger_search() -> ScalingFactors:
     """The factors of a larger search, which benchmarks/demo_setting.py made and measured on validation records."""
-    with as_file(files("ropewalk") / "demo_factors.json") as path:
+    with resources.as_file(resources.files("ropewalk") / "demo_factors.json") as path:
         return ScalingFactors.load(path)

@@ -37,8 +37,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
     evaluator = model.evaluator(loaded, tokenizer, made, "search" if choice.data is None else "all")
     with console.working("Timing one record"):
         measured = speed(evaluator)
-    options = SearchOptions()
-    prompts = options.candidates * SEARCH_RECORDS * len(made.positions)
+    prompts = SearchOptions().plan(loaded, choice.seed).candidates * SEARCH_RECORDS * len(made.positions)
     out.print(
         f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "
         f"about {seconds(prompts * measured.seconds_per_prompt)} on {measured.device}, "

@@ -11,10 +11,12 @@ from cyclopts import Parameter
 from ropewalk import files
 from ropewalk.bezier import Mode
 from ropewalk.cli.options import JsonFile, ModelOptions, TaskChoice, described
-from ropewalk.objectives import DEFAULT_WEIGHTS, Measure
+from ropewalk.errors import RopewalkError
+from ropewalk.objectives import DEFAULT_WEIGHTS, Measure, Utilisation
 
 if TYPE_CHECKING:
     from ropewalk.cli.estimate import Speed
+    from ropewalk.run import SearchPlan
 
 SEARCH_RECORDS = 24
 
@@ -48,16 +50,18 @@ class SearchOptions:
     validation_limit: Annotated[int, described("Validation records, each at every position.")] = 24
     test_limit: Annotated[int, described("Test records, each at every position.")] = 100
 
-    def plan(self, num_layers: int, rotary_layers: list[int], seed: int) -> Any:
-        """The search as `ropewalk.run` takes it."""
-        from ropewalk.objectives import Utilisation
+    def plan(self, model: Any, seed: int) -> SearchPlan:
+        """The search for a loaded model as `ropewalk.run` takes it."""
+        from ropewalk.layers import decoder_layers
+        from ropewalk.patch import rotary_layers
         from ropewalk.run import SearchPlan
         from ropewalk.search import make_method
         from ropewalk.search.space import SearchSpace
 
+        num_layers, rotary = len(decoder_layers(model)), rotary_layers(model)
         space = SearchSpace(
             num_layers,
-            None if len(rotary_layers) == num_layers else tuple(rotary_layers),
+            None if len(rotary) == num_layers else tuple(rotary),
             self.skip_first,
             self.control_points,
             self.low,
@@ -69,12 +73,7 @@ class SearchOptions:
         options = {name: getattr(self, name) for name in (*names, "initial_probability", "initial_factor")}
         method = make_method(self.method, space, seed, **options)
         objective = Utilisation(self.measure, parse_weights(self.weights))
-        return SearchPlan(space, method, objective, self.candidates, self.finalists)
-
-    @property
-    def candidates(self) -> int:
-        """Candidates of the whole search."""
-        return self.population + (self.generations - 1) * (self.mutations + self.crossovers)
+        return SearchPlan(space, method, objective, method.candidates_in_all, self.finalists)
 
 
 def search(
@@ -92,8 +91,7 @@ def search(
     """
     from ropewalk.cli.estimate import speed
     from ropewalk.cli.workflow import search_and_test
-    from ropewalk.layers import decoder_layers
-    from ropewalk.patch import remove, rotary_layers
+    from ropewalk.patch import remove
 
     choice, settings = task or TaskChoice(), options or SearchOptions()
     tasks = {
@@ -103,7 +101,7 @@ def search(
     }
     loaded, tokenizer = model.load()
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
-    plan = settings.plan(len(decoder_layers(loaded)), rotary_layers(loaded), choice.seed)
+    plan = settings.plan(loaded, choice.seed)
     on = {
         split: model.evaluator(loaded, tokenizer, made, split)  # type: ignore[arg-type]
         for split, made in tasks.items()
@@ -119,15 +117,13 @@ def search(
 
 def parse_weights(text: str) -> tuple[float, ...]:
     """Numbers separated by commas."""
-    from ropewalk.errors import RopewalkError
-
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise RopewalkError(f"--weights {text!r}: expected numbers separated by commas, such as 0.8,1,1.2") from None
 
 
-def _estimate(plan: Any, on: dict[str, Any], measured: Speed) -> None:
+def _estimate(plan: SearchPlan, on: dict[str, Any], measured: Speed) -> None:
     """What `--dry-run` says, from a measured pass over the first record."""
     from ropewalk.cli import console
     from ropewalk.cli.estimate import seconds

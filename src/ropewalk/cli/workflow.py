@@ -39,8 +39,9 @@ def search_and_test(
     (every example of every arm) and curves.svg in `out`, and returns the figures. Ctrl-C leaves the best so far and
     says how to go on.
     """
-    from ropewalk.run import final_test, search
+    from ropewalk.run import check_run, final_test, search
 
+    check_run(plan, search_on, validate_on, out)
     with console.StageProgress() as progress:
         on_event = console.follow(progress)
         try:
@@ -77,7 +78,8 @@ def _search_block(plan: SearchPlan, found: SearchResult) -> dict[str, Any]:
 
 def _sentence(summary: Mapping[str, Any], found: SearchResult) -> str:
     if found.factors.is_identity:
-        return "Nothing the search tried beat the model as it is on validation records: the answer is vanilla."
+        where = "validation" if found.validation else "search"
+        return f"Nothing the search tried beat the model as it is on {where} records: the answer is vanilla."
     return verdict_sentence(summary["gain"]["factors"])
 
 

@@ -34,6 +34,11 @@ class SearchMethod(Protocol):
         """
         ...
 
+    @property
+    def candidates_in_all(self) -> int:
+        """Candidates of a whole run, the identity among them: what progress and estimates count with."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """All that determines the proposals, as JSON."""
         ...
