@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from ropewalk.errors import DataError
 from ropewalk.splits import Split
 
-Kind = Literal["instruction", "distractor", "gold", "query"]
+Kind = Literal["instruction", "distractor", "gold", "query", "text"]
+Options = TypeVar("Options")
+
+DEFAULT_POSITIONS = 5
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,32 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class TokenSpan:
+    """The scored tokens of a plain text that has no answer: a stretch of one window of it.
+
+    region: the fractions of the text's tokens that may be used, so that splits are disjoint. window: tokens of a
+    window. index, count: this is window `index` of `count`. stride: tokens from one window's start to the next one's;
+    None spreads the windows evenly over the region. start, stop: the scored tokens, counted from the window's start.
+    """
+
+    region: tuple[float, float]
+    window: int
+    index: int
+    count: int
+    stride: int | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Example:
     """One prompt with its evidence at one place. The same record at another position is another example.
 
     id: stable and unique, "<record>@<gold_index>". record: the cluster of statistics; the same at every position.
-    gold_index: 0-based place of the evidence. answers: accepted answers, the first is teacher-forced. opening and
-    closing: what stands around the answer in the model's turn, so that its format is given and only the content is
-    scored.
+    gold_index: 0-based place of the evidence. answers: accepted answers (aliases); the one that the model finds
+    likeliest is teacher-forced. opening and closing: what stands around the answer in the model's turn, so that its
+    format is given and only the content is scored. span: for a plain text in place of answers. group: a label by which
+    results are broken down (a length, a file); one label a record.
     """
 
     id: str
@@ -40,6 +64,8 @@ class Example:
     answers: tuple[str, ...]
     opening: str = ""
     closing: str = ""
+    span: TokenSpan | None = None
+    group: str = ""
 
     @property
     def prompt(self) -> str:
@@ -48,25 +74,51 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """How an answer counts.
+
+    name: as results call it. generated: results report it from real greedy generation; if False, the verdict is the
+    teacher-forced one and `score` is used only where generation is asked for. score: (generated text, answers) -> a
+    number in [0, 1]; None where nothing can be generated. max_new_tokens: budget of an answer. stop: generation ends
+    at the first of these texts (and at the end of the turn, always). graded: scores lie between 0 and 1 too.
+    """
+
+    name: str
+    generated: bool
+    score: Callable[[str, Sequence[str]], float] | None
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    graded: bool = False
+
+
+@dataclass(frozen=True)
 class TaskOptions:
     """What the command line and the Python caller can say of a task; a task refuses what it has no use for.
 
-    positions: a count n (round(linspace(0, last, n))) or the 0-based gold positions themselves. limit: records, each
-    at every position. data: a file of records; without one they are generated from the seed.
+    positions: a count n (round(linspace(0, last, n))) or the 0-based gold positions themselves; None is the task's own
+    choice. keys: for kv. limit: records, each at every position. data: a file of records, also hf://datasets/OWNER/
+    NAME/FILE; without one they are generated from the seed. options: the task's own (`Task.OPTIONS`), by name; numbers
+    may be given as text.
     """
 
-    positions: int | tuple[int, ...] = 5
+    positions: int | tuple[int, ...] | None = None
     keys: int | None = None
-    data: Path | None = None
+    data: str | Path | None = None
     limit: int | None = None
     seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """A source of examples. A module in `ropewalk.tasks` names its class `TASK`; the registry finds it by file name."""
+    """A source of examples. A module in `ropewalk.tasks` names its class `TASK`; the registry finds it by file name.
+
+    OPTIONS: a frozen dataclass of the task's own options, each field made by `option`. metric: how an answer counts.
+    """
 
     name: ClassVar[str]
+    OPTIONS: ClassVar[type]
     positions: tuple[int, ...]
+    metric: Metric
 
     def __init__(self, options: TaskOptions) -> None: ...
 
@@ -78,9 +130,60 @@ class Task(Protocol):
         """What determines the examples, as JSON; two tasks of equal settings give equal prompts."""
         ...
 
+    def short(self) -> Task | None:
+        """The same kind of question in a short context, to see what factors cost there; None if there is no such."""
+        ...
 
-def gold_positions(positions: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """The 0-based gold positions among `count` places, ascending; a count n means round(linspace(0, last, n))."""
+
+def option(default: Any, description: str) -> Any:
+    """A field of a task's `OPTIONS` with the sentence that the documentation shows."""
+    return field(default=default, metadata={"description": description})
+
+
+def parse_options(kind: type[Options], task: str, given: Mapping[str, Any]) -> Options:
+    """An instance of the dataclass `kind` from `given`; texts become int, float or bool as the field's type says.
+
+    Raises `DataError` that lists the names there are, or says what was expected of a value.
+    """
+    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            known = f"expected one of: {', '.join(names)}" if names else "it has none"
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"task {task} has no option {name!r}, {known}{hint}")
+    return kind(**{name: _value(f"{task}: option {name!r}", hints[name], value) for name, value in given.items()})
+
+
+def _value(where: str, wanted: Any, value: Any) -> Any:
+    if get_args(wanted) and all(isinstance(choice, str) for choice in get_args(wanted)):
+        if value not in get_args(wanted):
+            raise DataError(f"{where} is {value!r}, expected one of: {', '.join(get_args(wanted))}")
+        return value
+    if not isinstance(value, str):
+        return value
+    kinds = get_args(wanted) or (wanted,)
+    if bool in kinds:
+        if value.lower() not in ("true", "false"):
+            raise DataError(f"{where} is {value!r}, expected true or false")
+        return value.lower() == "true"
+    for kind, what in ((int, "a whole number"), (float, "a number")):
+        if kind in kinds:
+            try:
+                return kind(value)
+            except ValueError:
+                raise DataError(f"{where} is {value!r}, expected {what}") from None
+    return value
+
+
+def gold_positions(positions: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """The 0-based gold positions among `count` places, ascending; a count n means round(linspace(0, last, n)).
+
+    None: five, or as many as there are places.
+    """
+    if positions is None:
+        positions = min(DEFAULT_POSITIONS, count)
     if isinstance(positions, int):
         if not 1 <= positions <= count:
             raise DataError(f"{positions} positions among {count} places: expected 1 to {count}")

@@ -8,25 +8,33 @@ their query, and the engine computes what they share once.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import uuid
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
 from ropewalk.errors import DataError
+from ropewalk.metrics import kv_match
+from ropewalk.records import digest, read_jsonl, text_field
 from ropewalk.splits import Split, check_split, in_split
-from ropewalk.tasks.base import Example, Piece, TaskOptions, gold_positions
+from ropewalk.tasks.base import Example, Metric, Piece, TaskOptions, gold_positions
 
 INSTRUCTION = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"
 QUERY = '\n\nKey: "{key}"\nCorresponding value:'
 
 DEFAULT_KEYS = 75
 DEFAULT_LIMIT = 100
+
+EXACT_MATCH = Metric(
+    "exact_match", generated=False, score=lambda text, answers: kv_match(text, answers[0]), max_new_tokens=64
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """kv has no option beside --keys yet."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,14 @@ class KeyValueRetrieval:
     """The task `kv`. Options: keys (pairs in the object, the gold one included), positions, data, limit, seed."""
 
     name: ClassVar[str] = "kv"
+    OPTIONS: ClassVar[type] = Options
+    metric = EXACT_MATCH
 
     def __init__(self, options: TaskOptions) -> None:
         self.keys = DEFAULT_KEYS if options.keys is None else options.keys
         self.limit = options.limit
         self.seed = options.seed
-        self.data = None if options.data is None else Path(options.data)
+        self.data = options.data
         if self.keys < 2:
             raise DataError(f"{self.keys} keys: expected at least 2, or nothing has to be found")
         if self.limit is not None and self.limit < 1:
@@ -77,14 +87,13 @@ class KeyValueRetrieval:
 
     def settings(self) -> dict[str, object]:
         """What determines the examples; a file counts by the digest of its content, not by its name."""
-        digest = None if self.data is None else hashlib.sha256(_read_bytes(self.data)).hexdigest()
         return {
             "task": self.name,
             "keys": self.keys,
             "positions": list(self.positions),
             "limit": self.limit,
             "seed": self.seed,
-            "data": None if self.data is None else {"sha256": digest},
+            "data": None if self.data is None else {"sha256": digest(self.data)},
         }
 
     def examples(self, split: Split) -> list[Example]:
@@ -93,6 +102,13 @@ class KeyValueRetrieval:
         if self.data is None:
             return [self._generated(split, index, place) for index in self._indices(split) for place in self.positions]
         return [record.place(place) for record in self._from_file(self.data, split) for place in self.positions]
+
+    def short(self) -> KeyValueRetrieval | None:
+        """The same records with an eighth of the keys, at the first and the last position."""
+        keys = max(2, self.keys // 8)
+        if keys == self.keys:
+            return None
+        return KeyValueRetrieval(TaskOptions((0, keys - 1), keys, self.data, self.limit, self.seed))
 
     def _indices(self, split: Split) -> range:
         if split == "all":
@@ -106,7 +122,7 @@ class KeyValueRetrieval:
         key, value = pairs.pop(place)
         return KeyValueRecord(f"kv-{self.seed}-{split}-{index}", key, value, tuple(pairs)).place(place)
 
-    def _from_file(self, path: Path, split: Split) -> list[KeyValueRecord]:
+    def _from_file(self, path: str | Path, split: Split) -> list[KeyValueRecord]:
         records = [record for record in read_records(path, self.keys) if in_split(record.key, split)]
         if not records:
             raise DataError(f"{path}: no record in the split {split!r}; --split all takes every record")
@@ -126,42 +142,20 @@ def generate_pairs(seed: int, split: Split, index: int, keys: int) -> list[tuple
     return list(zip(ids[::2], ids[1::2], strict=True))
 
 
-def read_records(path: Path, keys: int) -> Iterator[KeyValueRecord]:
+def read_records(path: str | Path, keys: int) -> Iterator[KeyValueRecord]:
     """Records of an official jsonl(.gz) file, cut to `keys` pairs: the gold one and the first `keys` - 1 others."""
-    lines: dict[str, int] = {}
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        record = _parse_record(line, keys, f"{path}, line {number}")
-        if record.key in lines:
-            raise DataError(f'{path}, line {number}: field "key" is the same as in line {lines[record.key]}')
-        lines[record.key] = number
+    first: dict[str, str] = {}
+    for document, where in read_jsonl(path):
+        record = _parse_record(document, keys, where)
+        if record.key in first:
+            raise DataError(f'{where}: field "key" is the same as in {first[record.key]}')
+        first[record.key] = where.rpartition(", ")[2]
         yield record
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: can't be read ({error})") from None
-
-
-def _parse_record(line: bytes, keys: int, where: str) -> KeyValueRecord:
-    try:
-        document = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(document, dict):
-        raise DataError(f"{where}: expected a JSON object, got {type(document).__name__}")
-    key, value, pairs = (document.get(field) for field in ("key", "value", "ordered_kv_records"))
-    for name, content in (("key", key), ("value", value)):
-        if not isinstance(content, str) or not content:
-            raise DataError(f'{where}: field "{name}" is {content!r}, expected a non-empty string')
+def _parse_record(document: dict[str, Any], keys: int, where: str) -> KeyValueRecord:
+    key, value = text_field(document, "key", where), text_field(document, "value", where)
+    pairs = document.get("ordered_kv_records")
     if not _is_pair_list(pairs):
         raise DataError(f'{where}: field "ordered_kv_records": expected a list of [key, value] pairs of strings')
     if [key, value] not in pairs:
@@ -171,7 +165,7 @@ def _parse_record(line: bytes, keys: int, where: str) -> KeyValueRecord:
     if len(pairs) < keys:
         raise DataError(f"{where}: the record has {len(pairs)} pairs, --keys asks for {keys}")
     others = [(other[0], other[1]) for other in pairs if other[0] != key][: keys - 1]
-    return KeyValueRecord(f"kv-{key}", str(key), str(value), tuple(others))
+    return KeyValueRecord(f"kv-{key}", key, value, tuple(others))
 
 
 def _is_pair_list(pairs: Any) -> TypeGuard[list[list[str]]]:
