@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.prompts import PromptRenderer, RenderedPrompt, terminator_ids
 from ropewalk.tasks import make_task
-from ropewalk.tasks.base import Example, Piece, TaskOptions
+from ropewalk.tasks.base import Example, Piece, TaskOptions, TokenSpan
 from tokenizers_factory import byte_level, metaspace
 
 
@@ -163,3 +164,92 @@ def test_smollm2_prompts_are_the_whole_strings_tokens(demo_model_and_tokenizer: 
         assert list(rendered.ids) == tokenizer(head + one.answers[0], add_special_tokens=False)["input_ids"]
         assert split(tokenizer, rendered) == (head, one.answers[0])
         assert rendered.terminator == '"'
+
+
+def aliases(*answers: str) -> Example:
+    return Example("r@0", "r", 0, (Piece("Key:", "query"),), answers, '"', '"')
+
+
+def test_every_distinct_answer_is_rendered_in_its_order() -> None:
+    tokenizer = byte_level([])
+    renderer = PromptRenderer(tokenizer)
+    rendered = renderer.render_all(aliases("abc", "b", "abc"))
+    assert [split(tokenizer, prompt) for prompt in rendered] == [('Key: "', "abc"), ('Key: "', "b")]
+    assert rendered[0] == renderer.render(aliases("abc", "b", "abc"))
+
+
+def test_answers_of_equal_ids_are_given_once_unless_another_text_ends_them() -> None:
+    lower = byte_level([])
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert len(PromptRenderer(lower).render_all(aliases("abc", "ABC"))) == 1
+    merged = byte_level([("c", '"')])  # abc" is scored as a, b and a token that begins with c"
+    rendered = PromptRenderer(merged).render_all(aliases("abc", "ab"))
+    assert rendered[0].ids == rendered[1].ids
+    assert [prompt.terminator for prompt in rendered] == ['c"', '"']
+
+
+@pytest.mark.parametrize("answers", [(), ("",), ("abc", "")])
+def test_an_empty_alias_is_refused(answers: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="r@0: the answer is empty"):
+        PromptRenderer(byte_level([])).render_all(aliases(*answers))
+
+
+TEXT = "".join(chr(97 + index % 26) for index in range(100))  # one token a letter
+
+
+def window(text: str = TEXT, start: int = 0, stop: int = 5, **more: Any) -> Example:
+    span = {"region": (0.4, 0.6), "window": 5, "index": 0, "count": 3, "stride": None, "start": start, "stop": stop}
+    return Example("book-0@0", "book-0", 0, (Piece(text, "text"),), (), span=TokenSpan(**(span | more)))
+
+
+def windows(tokenizer: Any, **more: Any) -> list[str]:
+    renderer = PromptRenderer(tokenizer)
+    rendered = [renderer.render_all(window(index=index, **more)) for index in range(more.get("count", 3))]
+    return [tokenizer.decode(list(prompt.ids)) for (prompt,) in rendered]
+
+
+def test_windows_are_spread_over_their_region_or_follow_a_stride() -> None:
+    tokenizer = byte_level([])
+    assert windows(tokenizer) == [TEXT[40:45], TEXT[47:52], TEXT[55:60]]
+    assert windows(tokenizer, count=1) == [TEXT[40:45]]
+    assert windows(tokenizer, stride=2, count=8) == [TEXT[40 + 2 * i : 45 + 2 * i] for i in range(8)]
+    assert windows(tokenizer, region=(0.0, 1.0), count=20) == [TEXT[5 * i : 5 * i + 5] for i in range(20)]
+
+
+def test_only_tokens_from_start_to_stop_of_a_window_are_scored() -> None:
+    tokenizer = byte_level([], chat=True)
+    (rendered,) = PromptRenderer(tokenizer).render_all(window(start=2, stop=4))
+    assert split(tokenizer, rendered) == (TEXT[40:42], TEXT[42:44])
+    assert rendered.terminator == ""
+
+
+def test_prompts_of_one_window_are_prefixes_of_one_another() -> None:
+    renderer = PromptRenderer(metaspace())
+    short, long = (renderer.render_all(window(start=start, stop=start + 2))[0] for start in (0, 2))
+    assert long.ids[: len(short.ids)] == short.ids
+
+
+@pytest.mark.parametrize(("bos", "first"), [(True, 1), (False, 1)])
+def test_the_first_token_is_scored_only_behind_a_bos(bos: bool, first: int) -> None:
+    tokenizer = metaspace(bos=bos)
+    (rendered,) = PromptRenderer(tokenizer).render_all(window())
+    assert rendered.first == first
+    assert list(rendered.ids).count(tokenizer.bos_token_id) == bos
+    assert rendered.num_scored == (5 if bos else 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"count": 5},
+            "book-0@0: the text has 100 tokens, 20 of them in this split, and 5 windows of 5 tokens need 25",
+        ),
+        ({"count": 9, "stride": 2}, "9 windows of 5 tokens need 21"),
+        ({"window": 21, "count": 1}, "1 windows of 21 tokens need 21"),
+        ({"stop": 1}, "book-0@0: tokens 0 to 1 of a window of 5 leave nothing to score"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        PromptRenderer(byte_level([])).render_all(window(**more))

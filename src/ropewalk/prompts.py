@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ropewalk.errors import DataError, RopewalkError
-from ropewalk.tasks.base import Example
+from ropewalk.tasks.base import Example, TokenSpan
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,23 @@ class PromptRenderer:
 
     def render(self, example: Example) -> RenderedPrompt:
         """The ids of an example with its first answer."""
-        answer = example.answers[0] if example.answers else ""
+        return self._with_answer(example, self.prompt_text(example), example.answers[0] if example.answers else "")
+
+    def render_all(self, example: Example) -> list[RenderedPrompt]:
+        """One prompt for each answer that differs from the others, in their order; one for an example with a `span`.
+
+        Raises `DataError` for an empty answer, and for a text that is too short for its windows.
+        """
+        if example.span is not None:
+            return [self._span(example, example.span)]
+        head = self.prompt_text(example)
+        rendered = [self._with_answer(example, head, answer) for answer in dict.fromkeys(example.answers or ("",))]
+        # The ids alone don't tell prompts apart: the end of one answer may be another's terminator.
+        return list({(prompt.ids, prompt.first, prompt.terminator): prompt for prompt in rendered}.values())
+
+    def _with_answer(self, example: Example, head: str, answer: str) -> RenderedPrompt:
         if not answer:
             raise DataError(f"example {example.id}: the answer is empty, so there is nothing to score")
-        head = self.prompt_text(example)
         text = head + answer + example.closing
         start, end = len(head), len(head) + len(answer)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -89,6 +105,20 @@ class PromptRenderer:
         if first == 0 or first >= len(ids):
             raise DataError(f"example {example.id}: prompt or answer has no token of its own, nothing can be scored")
         return RenderedPrompt(example, ids, first, terminator)
+
+    def _span(self, example: Example, span: TokenSpan) -> RenderedPrompt:
+        """The window of a plain text up to `span.stop`; a chat template has no place here."""
+        text_ids = _text_ids(self.tokenizer, example.prompt)
+        begin = _window_start(example.id, span, len(text_ids))
+        leading = _leading_special_ids(self.tokenizer)
+        ids = (*leading, *text_ids[begin : begin + span.stop].tolist())
+        first = max(1, len(leading) + span.start)  # nothing stands before the first token of all, unless there is a BOS
+        if first >= len(ids):
+            raise DataError(
+                f"example {example.id}: tokens {span.start} to {span.stop} of a window of {span.window} leave nothing "
+                "to score; expected at least one token with another before it"
+            )
+        return RenderedPrompt(example, ids, first, "")
 
     def prompt_text(self, example: Example) -> str:
         """All that stands before the answer, as text: chat template, prompt, opening."""
@@ -109,6 +139,27 @@ def _leading_special_ids(tokenizer: Any) -> list[int]:
     encoded = tokenizer("x", add_special_tokens=True, return_special_tokens_mask=True)
     mask = list(encoded["special_tokens_mask"])
     return list(encoded["input_ids"])[: mask.index(0)]
+
+
+@lru_cache(maxsize=8)
+def _text_ids(tokenizer: Any, text: str) -> npt.NDArray[np.int32]:
+    """int32 [tokens]: the ids of a whole text without special tokens; kept, as every window of a book asks for them."""
+    return np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], np.int32)
+
+
+def _window_start(name: str, span: TokenSpan, tokens: int) -> int:
+    """Where window `span.index` begins in a text of `tokens` tokens. Without a stride no two windows overlap."""
+    low, high = (int(tokens * fraction) for fraction in span.region)
+    between = span.window if span.stride is None else span.stride
+    needed = span.window + (span.count - 1) * between
+    if high - low < needed:
+        raise DataError(
+            f"example {name}: the text has {tokens} tokens, {high - low} of them in this split, and {span.count} "
+            f"windows of {span.window} tokens need {needed}; ask for fewer or shorter windows, or give a longer text"
+        )
+    if span.stride is not None:
+        return low + span.index * span.stride
+    return low + span.index * (high - low - span.window) // max(1, span.count - 1)
 
 
 @lru_cache(maxsize=256)
