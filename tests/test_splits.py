@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ropewalk.errors import DataError
-from ropewalk.splits import check_split, in_split, split_of
+from ropewalk.splits import check_split, in_split, region_of, split_of
 
 
 @given(st.text())
@@ -40,3 +40,8 @@ def test_the_assignment_is_pinned() -> None:
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(DataError, match="no split 'train', expected one of: search, validation, test, all"):
         check_split("train")
+
+
+def test_regions_of_a_text_are_disjoint_cover_it_and_have_the_same_shares() -> None:
+    assert [region_of(split) for split in ("search", "validation", "test")] == [(0.0, 0.4), (0.4, 0.6), (0.6, 1.0)]
+    assert region_of("all") == (0.0, 1.0)

@@ -37,3 +37,13 @@ def split_of(content: str) -> Split:
 def in_split(content: str, split: Split) -> bool:
     """Whether a record of a file belongs to `split`; every record belongs to "all"."""
     return split in ("all", split_of(content))
+
+
+def region_of(split: Split) -> tuple[float, float]:
+    """The fractions of one long text that belong to `split`, from 0 to 1; those of different splits never overlap."""
+    if split == "all":
+        return 0.0, 1.0
+    names = [name for name, _ in _SHARES]
+    bounds = [0.0, *(upper for _, upper in _SHARES)]
+    place = names.index(split)
+    return bounds[place], bounds[place + 1]

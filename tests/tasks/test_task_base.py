@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ropewalk.errors import DataError
-from ropewalk.tasks.base import Example, Piece, gold_positions
+from ropewalk.tasks.base import Example, Piece, TaskOptions, check_options, gold_positions
 
 
 @given(st.integers(1, 200), st.data())
@@ -38,3 +38,11 @@ def test_impossible_positions_are_refused(positions: int | tuple[int, ...]) -> N
 def test_the_prompt_is_its_pieces() -> None:
     pieces = (Piece("Look: ", "instruction"), Piece("x", "gold"), Piece("?", "query"))
     assert Example("a@0", "a", 0, pieces, ("x",)).prompt == "Look: x?"
+
+
+def test_fields_that_a_task_has_no_use_for_are_refused() -> None:
+    check_options(TaskOptions(limit=1), "needle", "keys")
+    with pytest.raises(DataError, match=r"task needle has no use for --keys \(7 was given\); leave it out"):
+        check_options(TaskOptions(keys=7), "needle", "keys")
+    with pytest.raises(DataError, match="limit is 0 records, expected at least 1"):
+        check_options(TaskOptions(limit=0), "needle")

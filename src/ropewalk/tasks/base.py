@@ -156,6 +156,15 @@ def parse_options(kind: type[Options], task: str, given: Mapping[str, Any]) -> O
     return kind(**{name: _value(f"{task}: option {name!r}", hints[name], value) for name, value in given.items()})
 
 
+def check_options(options: TaskOptions, task: str, *unused: str) -> None:
+    """`DataError` if one of the fields named in `unused` was given all the same, or the limit is below one record."""
+    for name in unused:
+        if getattr(options, name) is not None:
+            raise DataError(f"task {task} has no use for --{name} ({getattr(options, name)} was given); leave it out")
+    if options.limit is not None and options.limit < 1:
+        raise DataError(f"limit is {options.limit} records, expected at least 1")
+
+
 def _value(where: str, wanted: Any, value: Any) -> Any:
     if get_args(wanted) and all(isinstance(choice, str) for choice in get_args(wanted)):
         if value not in get_args(wanted):
