@@ -152,7 +152,7 @@ class Bench:
         started, told = time.perf_counter(), []
         while asked := method.ask():
             results = [search.score(space.factors(candidate)) for candidate in asked]
-            scores = [objective.fitness(r.verdicts, r.log_likelihoods, baseline.log_likelihoods) for r in results]
+            scores = [objective.fitness(r.scores, r.log_likelihoods, baseline.log_likelihoods) for r in results]
             method.tell(asked, scores)
             told += list(zip(scores, asked, strict=True))
         fitness, best = max(told, key=lambda pair: pair[0])

@@ -17,16 +17,16 @@ RNG = np.random.default_rng(8)
 WEIGHTS = (0.8, 1.0, 1.2)
 
 
-def result(verdicts: Any, likelihoods: Any, **changes: Any) -> TaskResult:
-    verdicts, likelihoods = np.asarray(verdicts, dtype=np.bool_), np.asarray(likelihoods, dtype=np.float64)
+def result(scores: Any, likelihoods: Any, **changes: Any) -> TaskResult:
+    scores, likelihoods = np.asarray(scores, dtype=np.float64), np.asarray(likelihoods, dtype=np.float64)
     fields = {
         "task": {"task": "kv", "seed": 0},
-        "positions": tuple(range(0, 2 * verdicts.shape[1], 2)),
-        "records": tuple(f"r{index}" for index in range(len(verdicts))),
-        "margins": np.ones(verdicts.shape),
-        "answer_tokens": np.full(verdicts.shape, 3),
+        "positions": tuple(range(0, 2 * scores.shape[1], 2)),
+        "records": tuple(f"r{index}" for index in range(len(scores))),
+        "margins": np.ones(scores.shape),
+        "answer_tokens": np.full(scores.shape, 3),
     }
-    return TaskResult(verdicts=verdicts, log_likelihoods=likelihoods, **{**fields, **changes})
+    return TaskResult(scores=scores, log_likelihoods=likelihoods, **{**fields, **changes})
 
 
 def pair(records: int = 10, gain: float = 0.0, positions: int = 3) -> tuple[TaskResult, TaskResult]:
@@ -77,20 +77,31 @@ def test_holm_over_positions_by_hand() -> None:
     assert got["worst"]["difference"] == 0.0
 
 
+def test_a_graded_metric_is_tested_by_exchanging_scores() -> None:
+    draw = np.random.default_rng(3)
+    before, after = (result(draw.random((9, 2)), np.zeros((9, 2)), graded=True) for _ in range(2))
+    got = compare(before, after)
+    for column in range(2):
+        one, other = before.scores[:, column], after.scores[:, column]
+        assert got["accuracy"][column] == pytest.approx(np.mean(other - one))
+        oracle = exchange_p(one, other, lambda values, axis: values.mean(axis=axis))
+        assert got["accuracy_p"][column] == pytest.approx(oracle)
+
+
 def test_averages_over_whole_records() -> None:
     """Exact tests with one value a record: exchanging whole records keeps what hangs together together."""
     before, after = pair(records=10)
     got = compare(before, after, WEIGHTS)
     weights = np.array(WEIGHTS) / 3
     for name, one, other in (
-        ("average", before.verdicts.astype(float), after.verdicts.astype(float)),
+        ("average", before.scores, after.scores),
         ("average_log_likelihood", before.log_likelihoods, after.log_likelihoods),
     ):
         assert got[name]["difference"] == pytest.approx((other - one).mean())
         oracle = exchange_p(one.mean(axis=1), other.mean(axis=1), lambda values, axis: values.mean(axis=axis))
         assert got[name]["p"] == pytest.approx(oracle)
     for name, one, other in (
-        ("utilisation", before.verdicts.astype(float), after.verdicts.astype(float)),
+        ("utilisation", before.scores, after.scores),
         ("utilisation_log_likelihood", before.log_likelihoods, after.log_likelihoods),
     ):
         assert got[name]["difference"] == pytest.approx(((other - one) @ weights).mean())
@@ -158,11 +169,18 @@ def test_it_is_plain_json() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"records": tuple("abcdefghij")}, {"positions": (0, 1, 2)}, {"task": {"task": "kv", "seed": 1}}],
+    [
+        {"records": tuple("abcdefghij")},
+        {"positions": (0, 1, 2)},
+        {"task": {"task": "kv", "seed": 1}},
+        {"metric": "kv_match"},
+        {"generated": True},
+        {"skipped": ("r11",)},
+    ],
 )
 def test_other_examples_are_refused(changes: dict[str, Any]) -> None:
     before, after = pair()
-    other = result(after.verdicts, after.log_likelihoods, **changes)
+    other = result(after.scores, after.log_likelihoods, **changes)
     with pytest.raises(DataError, match="different examples"):
         compare(before, other)
 

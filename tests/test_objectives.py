@@ -91,21 +91,21 @@ def test_objectives_that_make_no_sense() -> None:
 
 RNG = np.random.default_rng(3)
 LIKELIHOODS, VANILLA = -RNG.random((6, 4)), -RNG.random((6, 4))
-VERDICTS = RNG.random((6, 4)) > 0.4
+SCORES = (RNG.random((6, 4)) > 0.4).astype(np.float64)
 
 
 def test_fitness_of_likelihoods_is_what_is_gained_over_vanilla() -> None:
     gains = [float(np.mean(LIKELIHOODS[:, column] - VANILLA[:, column])) for column in range(4)]
-    fitness = Utilisation("likelihood").fitness(VERDICTS, LIKELIHOODS, VANILLA)
+    fitness = Utilisation("likelihood").fitness(SCORES, LIKELIHOODS, VANILLA)
     assert fitness == pytest.approx(formula(gains, 0.8, 1.0, 1.2), abs=1e-12)
-    assert Utilisation("likelihood").fitness(VERDICTS, VANILLA, VANILLA) == 0.0
-    assert Utilisation("likelihood").fitness(VERDICTS, VANILLA + 0.1, VANILLA) > 0  # higher is better
+    assert Utilisation("likelihood").fitness(SCORES, VANILLA, VANILLA) == 0.0
+    assert Utilisation("likelihood").fitness(SCORES, VANILLA + 0.1, VANILLA) > 0  # higher is better
 
 
-def test_fitness_of_verdicts() -> None:
-    shares = [float(np.mean(VERDICTS[:, column])) for column in range(4)]
+def test_fitness_of_accuracy() -> None:
+    shares = [float(np.mean(SCORES[:, column])) for column in range(4)]
     objective = Utilisation("accuracy", (0.5, 1.0, 1.5))
-    assert objective.fitness(VERDICTS, LIKELIHOODS, VANILLA) == pytest.approx(formula(shares, 0.5, 1.0, 1.5))
+    assert objective.fitness(SCORES, LIKELIHOODS, VANILLA) == pytest.approx(formula(shares, 0.5, 1.0, 1.5))
 
 
 @pytest.mark.parametrize("measure", ["likelihood", "accuracy"])
@@ -113,12 +113,12 @@ def test_fitness_of_verdicts() -> None:
 def test_one_likelihood_that_is_not_finite_fails_the_candidate(measure: str, value: float) -> None:
     broken = LIKELIHOODS.copy()
     broken[2, 1] = value
-    assert math.isnan(Utilisation(measure).fitness(VERDICTS, broken, VANILLA))  # type: ignore[arg-type]
+    assert math.isnan(Utilisation(measure).fitness(SCORES, broken, VANILLA))  # type: ignore[arg-type]
 
 
 def test_a_vanilla_that_is_not_finite_makes_no_winner() -> None:
     """Minus an infinite loss would be an infinite gain."""
     broken = VANILLA.copy()
     broken[0, 0] = -math.inf
-    assert math.isnan(Utilisation("likelihood").fitness(VERDICTS, LIKELIHOODS, broken))
-    assert math.isfinite(Utilisation("accuracy").fitness(VERDICTS, LIKELIHOODS, broken))
+    assert math.isnan(Utilisation("likelihood").fitness(SCORES, LIKELIHOODS, broken))
+    assert math.isfinite(Utilisation("accuracy").fitness(SCORES, LIKELIHOODS, broken))

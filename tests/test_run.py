@@ -71,7 +71,7 @@ def stored_settings(out: Path) -> dict[str, Any]:
 
 def content(record: CandidateRecord) -> tuple[Any, ...]:
     """All of a record to the bit, NaN equal to NaN."""
-    arrays = [None if array is None else array.tobytes() for array in (record.verdicts, record.log_likelihoods)]
+    arrays = [None if array is None else array.tobytes() for array in (record.scores, record.log_likelihoods)]
     return (record.generation, record.slot, record.candidate, np.float64(record.fitness).tobytes(), *arrays)
 
 
@@ -468,11 +468,11 @@ def test_the_final_tests_summary(loaded: tuple[Any, Any]) -> None:
     assert list(results) == ["vanilla", "uniform", "factors"]
     for name, arm in (("vanilla", None), ("uniform", factors.matched_uniform()), ("factors", factors)):
         block, scored = summary[name], held_out.score(arm)
-        assert block["accuracy"] == scored.verdicts.mean(axis=0).tolist()
+        assert block["accuracy"] == scored.scores.mean(axis=0).tolist()
         assert block["nll"] == pytest.approx((-scored.log_likelihoods.mean(axis=0)).tolist(), abs=1e-12)
         low, high = np.array(block["interval"]).T
         assert ((low <= block["accuracy"]) & (block["accuracy"] <= high)).tolist() == [True, True]
-        assert block["average"] == pytest.approx(scored.verdicts.mean())
+        assert block["average"] == pytest.approx(scored.scores.mean())
         np.testing.assert_array_equal(results[name].log_likelihoods, scored.log_likelihoods)
     gain = (results["factors"].log_likelihoods - results["vanilla"].log_likelihoods).mean()
     assert summary["gain"]["factors"]["average_log_likelihood"]["difference"] == pytest.approx(gain)

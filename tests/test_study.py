@@ -33,7 +33,7 @@ def record(slot: int, fitness: float = 0.1, *, generation: int = 0, scores: bool
         slot,
         SPACE.level(1 + slot / 7),
         fitness,
-        likelihoods > -0.5 if scores else None,
+        (likelihoods > -0.5) * 0.3 if scores else None,
         likelihoods if scores else None,
     )
 
@@ -64,8 +64,8 @@ def test_records_come_back_to_the_bit(tmp_path: Path) -> None:
         record(2, -1e-300, scores=False),
         record(3, 1e300),
         CandidateRecord(1, 0, SPACE.level(0.8), math.nan, error="Traceback …\nRuntimeError: “broken”"),
-        CandidateRecord(1, 1, SPACE.level(2.5), math.nan, np.array([[True]]), np.array([[-math.inf]]), "not finite"),
-        CandidateRecord(1, 2, SPACE.level(0.9), math.nan, np.array([[False]]), np.array([[math.nan]]), "not finite"),
+        CandidateRecord(1, 1, SPACE.level(2.5), math.nan, np.array([[1.0]]), np.array([[-math.inf]]), "not finite"),
+        CandidateRecord(1, 2, SPACE.level(0.9), math.nan, np.array([[0.0]]), np.array([[math.nan]]), "not finite"),
     ]
     with open_study(tmp_path, SETTINGS) as study:
         for one in added:
@@ -169,6 +169,19 @@ def test_a_study_without_records_takes_new_settings(tmp_path: Path) -> None:
     assert "dtype: 'float32' -> 'float16'" in refusal(tmp_path, {"dtype": "float16"})
 
 
+def test_a_study_of_the_earlier_schema_is_refused(tmp_path: Path) -> None:
+    """It kept verdicts in place of scores."""
+    with open_study(tmp_path, SETTINGS) as study:
+        study.add(record(0))
+    stored = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
+    stored.set_user_attr("settings", {**SETTINGS, "schema": "ropewalk.study/1"})
+    message = refusal(tmp_path)
+    assert (
+        "another version of ropewalk (its records are ropewalk.study/1, this version has ropewalk.study/2)" in message
+    )
+    assert "--out" in message
+
+
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     with open_study(tmp_path, SETTINGS) as study:
         study.add(record(0))
@@ -262,7 +275,7 @@ folder, SETTINGS, SPACE = Path(sys.argv[1]), {SETTINGS!r}, SearchSpace(6)
 
 def make(slot):
     likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, likelihoods > -0.5, likelihoods)
+    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -283,7 +296,7 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def expected(slot: int) -> CandidateRecord:
     likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, likelihoods > -0.5, likelihoods)
+    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
 
 
 def check_first_records(folder: Path, at_least: int) -> int:

@@ -20,15 +20,16 @@ def compare(
 ) -> dict[str, Any]:
     """What `other` gains over `reference`, as JSON; every difference is other minus reference.
 
-    By position: exact McNemar on verdicts and a paired test on log-likelihoods, both with Holm's correction over the
-    positions. Averages, U and the worst position: bootstrap clustered by record, p-values by exchanging whole records.
+    By position: exact McNemar on verdicts (for a graded metric the paired exchange test on scores) and the exchange
+    test on log-likelihoods, both with Holm's correction over the positions. Averages, U and the worst position:
+    bootstrap clustered by record, p-values by exchanging whole records.
     Raises `DataError` if the results are over different examples.
     """
     check_same_examples(reference, other)
-    before, after = reference.verdicts.astype(np.float64), other.verdicts.astype(np.float64)
+    before, after = reference.scores, other.scores
     likelihood = (reference.log_likelihoods, other.log_likelihoods)
     columns = range(len(reference.positions))
-    mcnemar = [stats.mcnemar(reference.verdicts[:, column], other.verdicts[:, column]) for column in columns]
+    by_score = [_score_p(reference, other, column, seed) for column in columns]
     by_likelihood = [
         _difference(likelihood[0][:, [column]], likelihood[1][:, [column]], _mean, seed) for column in columns
     ]
@@ -36,8 +37,8 @@ def compare(
     return {
         "positions": list(reference.positions),
         "accuracy": (after.mean(axis=0) - before.mean(axis=0)).tolist(),
-        "accuracy_p": mcnemar,
-        "accuracy_p_holm": [float(p) for p in stats.holm(mcnemar)],
+        "accuracy_p": by_score,
+        "accuracy_p_holm": [float(p) for p in stats.holm(by_score)],
         "log_likelihood": by_likelihood,
         "log_likelihood_p_holm": None if None in likelihood_p else [float(p) for p in stats.holm(likelihood_p)],
         "average": _difference(before, after, _mean, seed),
@@ -64,6 +65,13 @@ def _clause(row: dict[str, Any], what: str, unit: str, scale: float) -> str:
     if row["p"] >= ALPHA:
         return f"change {what} within the noise only ({size})"
     return f"{'raise' if row['difference'] > 0 else 'LOWER'} {what} outside the noise ({size})"
+
+
+def _score_p(reference: TaskResult, other: TaskResult, column: int, seed: int) -> float:
+    if reference.graded:
+        before, after = reference.scores[:, [column]], other.scores[:, [column]]
+        return stats.paired_bootstrap(before, after, _mean, seed=seed).p_value
+    return stats.mcnemar(reference.verdicts[:, column], other.verdicts[:, column])
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

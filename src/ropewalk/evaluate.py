@@ -69,10 +69,11 @@ class Evaluator:
             task=self.settings,
             positions=self.task.positions,
             records=self._records,
-            verdicts=np.array([score.verdict for score in scores]).reshape(shape),
+            scores=np.array([score.verdict for score in scores], dtype=np.float64).reshape(shape),
             log_likelihoods=np.array([score.log_likelihood for score in scores]).reshape(shape),
             margins=np.array([score.margin for score in scores]).reshape(shape),
             answer_tokens=np.array([score.tokens for score in scores]).reshape(shape),
+            metric=self.task.metric.name,
         )
 
 

@@ -110,15 +110,15 @@ class Ledger:
             return CandidateRecord(generation, slot, candidate, math.nan, error=traceback.format_exc())
         reason = None
         if result.failures:
-            reason = f"{result.failures} of {result.verdicts.size} log-likelihoods are not finite"
+            reason = f"{result.failures} of {result.scores.size} log-likelihoods are not finite"
             if is_baseline:
                 raise self._baseline_error(reason)
         vanilla = result.log_likelihoods if is_baseline else self.records[BASELINE].log_likelihoods
         if vanilla is None:
             raise StudyError(f"{self.study.directory}: the study's baseline has no scores; use another --out")
-        fitness = self.objective.fitness(result.verdicts, result.log_likelihoods, vanilla)
+        fitness = self.objective.fitness(result.scores, result.log_likelihoods, vanilla)
         return CandidateRecord(
-            generation, slot, candidate, fitness, result.verdicts, result.log_likelihoods, error=reason
+            generation, slot, candidate, fitness, result.scores, result.log_likelihoods, error=reason
         )
 
     def _progress(self, prompts: int) -> None:

@@ -56,7 +56,7 @@ class Utilisation:
     """The objective U over one of two measures.
 
     measure "likelihood": mean log-probability per answer token minus vanilla's on the same prompt, so vanilla scores
-    0 and the unit is nats a token. measure "accuracy": share of right verdicts, in [0, 1].
+    0 and the unit is nats a token. measure "accuracy": the mean of the task's metric, in [0, 1].
     """
 
     measure: Measure = "likelihood"
@@ -68,7 +68,7 @@ class Utilisation:
         position_weights(len(self.weights), self.weights)
 
     def fitness(
-        self, verdicts: NDArray[np.bool_], log_likelihoods: NDArray[np.float64], vanilla: NDArray[np.float64]
+        self, scores: NDArray[np.float64], log_likelihoods: NDArray[np.float64], vanilla: NDArray[np.float64]
     ) -> float:
         """Fitness of one candidate from arrays [records, positions]; `vanilla` holds vanilla's log-likelihoods.
 
@@ -77,5 +77,5 @@ class Utilisation:
         """
         if not np.isfinite(log_likelihoods).all() or (self.measure == "likelihood" and not np.isfinite(vanilla).all()):
             return float("nan")
-        measured = log_likelihoods - vanilla if self.measure == "likelihood" else verdicts.astype(np.float64)
+        measured = log_likelihoods - vanilla if self.measure == "likelihood" else scores
         return float(utilisation(measured.mean(axis=0), self.weights))

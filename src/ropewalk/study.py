@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ropewalk.errors import StudyError
 from ropewalk.search.space import Candidate
 
-SCHEMA = "ropewalk.study/1"
+SCHEMA = "ropewalk.study/2"  # 1 kept verdicts in place of scores
 MISSING = "(not set)"
 REASON_LENGTH = 120  # an SQLite error may quote a whole field
 BUSY_SECONDS = 30  # a dashboard that reads may hold the file for a moment
@@ -35,7 +35,7 @@ RecordSplit = Literal["search", "validation"]  # the examples that a record's ca
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One evaluated candidate. verdicts and log_likelihoods are [records, positions]; fitness is NaN if it failed.
+    """One evaluated candidate. scores and log_likelihoods are [records, positions]; fitness is NaN if it failed.
 
     error: why it failed, the traceback if it raised. A candidate that was scored before, at another place of the same
     search, has that one's fitness and no arrays of its own.
@@ -45,7 +45,7 @@ class CandidateRecord:
     slot: int
     candidate: Candidate
     fitness: float
-    verdicts: NDArray[np.bool_] | None = None
+    scores: NDArray[np.float64] | None = None
     log_likelihoods: NDArray[np.float64] | None = None
     error: str | None = None
 
@@ -156,6 +156,11 @@ def _open(path: Path, storage: Any, document: dict[str, Any]) -> Study:
             for store in stores.values():
                 store.set_user_attr("settings", document)
             stored = document
+    if stored.get("schema", SCHEMA) != SCHEMA:
+        raise StudyError(
+            f"{path.parent}: holds a search of another version of ropewalk (its records are {stored['schema']}, this "
+            f"version has {SCHEMA}) and can't be continued by this one; use another --out"
+        )
     difference = _difference(stored, document)
     if difference:
         lines = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in difference)
@@ -242,8 +247,8 @@ def _to_trial(record: CandidateRecord) -> Any:
     }
     if record.error is not None:
         attributes["error"] = record.error
-    if record.verdicts is not None:
-        attributes["verdicts"] = record.verdicts.astype(int).tolist()
+    if record.scores is not None:
+        attributes["scores"] = record.scores.tolist()
     if record.log_likelihoods is not None:
         attributes["log_likelihoods"] = _numbers_to_json(record.log_likelihoods)
     return optuna.create_trial(
@@ -257,13 +262,13 @@ def _to_trial(record: CandidateRecord) -> Any:
 
 def _from_trial(trial: Any) -> CandidateRecord:
     attributes = trial.user_attrs
-    verdicts, likelihoods = attributes.get("verdicts"), attributes.get("log_likelihoods")
+    scores, likelihoods = attributes.get("scores"), attributes.get("log_likelihoods")
     return CandidateRecord(
         generation=attributes["generation"],
         slot=attributes["slot"],
         candidate=Candidate.from_json(attributes["candidate"]),
         fitness=math.nan if trial.value is None else trial.value,
-        verdicts=None if verdicts is None else np.array(verdicts, dtype=np.bool_),
+        scores=None if scores is None else np.array(scores, dtype=np.float64),
         log_likelihoods=None if likelihoods is None else np.array(likelihoods, dtype=np.float64),
         error=attributes.get("error"),
     )
