@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,21 @@ JSON data:
 Key: "{key}"
 Corresponding value:"""
 
+OFFICIAL_QUERY_AWARE = """Extract the value corresponding to the specified key in the JSON object below.
 
-def official_prompt(pairs: list[list[str]], key: str) -> str:
+Key: "{key}"
+
+JSON data:
+{formatted_kv_records}
+
+Key: "{key}"
+Corresponding value:"""
+
+
+def official_prompt(pairs: list[list[str]], key: str, template: str = OFFICIAL) -> str:
     """The official prompt over `pairs`; the object is laid out by the json module, one pair a line."""
     layout = json.dumps(dict(pairs), separators=(",\n ", ": "))
-    return OFFICIAL.replace("{formatted_kv_records}", layout).replace("{key}", key)
+    return template.replace("{formatted_kv_records}", layout).replace("{key}", key)
 
 
 def document(pairs: int = 6, gold: int = 2, salt: str = "") -> dict[str, Any]:
@@ -75,6 +86,62 @@ def test_generated_records_ask_for_another_pair_of_the_same_object() -> None:
             key, value = pairs[example.gold_index]
             assert example.prompt == official_prompt([list(pair) for pair in pairs], key)
             assert example.answers == (value,)
+
+
+def test_the_query_aware_prompt_is_official_for_records_of_a_file(tmp_path: Path) -> None:
+    content = document(pairs=6, gold=2)
+    path = write(tmp_path / "records.jsonl", content)
+    examples = examples_of(path, keys=6, positions=(0, 5), options={"variant": "query-aware"})
+    pairs = content["ordered_kv_records"]
+    gold, others = pairs[2], pairs[:2] + pairs[3:]
+    assert [example.prompt for example in examples] == [
+        official_prompt([gold, *others], gold[0], OFFICIAL_QUERY_AWARE),
+        official_prompt([*others, gold], gold[0], OFFICIAL_QUERY_AWARE),
+    ]
+    assert [piece.kind for piece in examples[0].pieces[:4]] == ["instruction", "query", "instruction", "gold"]
+
+
+@pytest.mark.parametrize("keys", [2, 75, 140, 300])
+def test_generated_query_aware_prompts_ask_for_the_same_pairs_as_plain_ones(keys: int) -> None:
+    options = TaskOptions(keys=keys, positions=2, limit=2, seed=5)
+    plain = make_task("kv", options).examples("test")
+    aware = make_task("kv", replace(options, options={"variant": "query-aware"})).examples("test")
+    for one, other in zip(plain, aware, strict=True):
+        assert (one.id, one.gold_index, one.answers) == (other.id, other.gold_index, other.answers)
+        pairs = [list(pair) for pair in generate_pairs(5, "test", int(one.record[-1]), keys)]
+        assert other.prompt == official_prompt(pairs, pairs[one.gold_index][0], OFFICIAL_QUERY_AWARE)
+
+
+def test_plain_prompts_of_a_generated_record_share_all_but_the_query_and_query_aware_ones_the_first_sentence() -> None:
+    def heads(variant: str, end: str) -> set[str]:
+        task = make_task("kv", TaskOptions(keys=9, positions=3, limit=1, options={"variant": variant}))
+        return {example.prompt[: example.prompt.index(end)] for example in task.examples("search")}
+
+    assert len(heads("plain", "\n\nKey:")) == 1
+    assert len(heads("query-aware", "JSON data")) == 3
+    assert heads("query-aware", 'Key: "') == {OFFICIAL.partition("JSON data")[0]}
+
+
+def test_the_metric_is_the_official_one_over_text_after_the_opening_quote() -> None:
+    task = make_task("kv", TaskOptions(keys=9, positions=1, limit=1))
+    (example,) = task.examples("search")
+    assert task.metric.score is not None
+    assert task.metric.score(example.answers[0].upper() + '"\n}', example.answers) == 1.0
+    assert (
+        task.metric.score(f'{generate_pairs(0, "search", 0, 9)[0][0]}": "{example.answers[0]}', example.answers) == 1.0
+    )
+    assert task.metric.score(example.answers[0][:-1], example.answers) == 0.0
+    assert task.metric.max_new_tokens >= len(example.answers[0]) + 1
+
+
+def test_short_keeps_the_variant_and_the_records() -> None:
+    task = make_task("kv", TaskOptions(keys=40, positions=5, limit=3, seed=2, options={"variant": "query-aware"}))
+    short = task.short()
+    assert short is not None
+    assert short.settings() == task.settings() | {"keys": 5, "positions": [0, 4]}
+    records = {example.record for example in task.examples("test")}
+    assert {example.record for example in short.examples("test")} == records
+    assert make_task("kv", TaskOptions(keys=2)).short() is None
 
 
 def test_generated_prompts_are_the_same_on_every_machine() -> None:
@@ -194,6 +261,8 @@ def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:
     [
         ({"keys": 1}, "1 keys: expected at least 2"),
         ({"limit": 0}, "limit is 0 records"),
+        ({"options": {"variant": "oracle"}}, "option 'variant' is 'oracle', expected one of: plain, query-aware"),
+        ({"options": {"varaint": "plain"}}, "no option 'varaint', .*did you mean 'variant'"),
         ({"keys": 3, "positions": 4}, "4 positions among 3 places"),
         ({"keys": 3, "positions": (0, 3)}, "expected different ascending 0-based places from 0 to 2"),
     ],

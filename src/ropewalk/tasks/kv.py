@@ -3,30 +3,38 @@
 Prompt and file format are the official ones, to the character. Records of a file have one gold pair, which is moved
 to each position. Generated records (UUIDs drawn by SHAKE-256 from seed, split and index, the same on every machine)
 stay as they are, and at each position another of their pairs is asked for: the prompts of a record then share all but
-their query, and the engine computes what they share once.
+their query, and the engine computes what they share once. The query-aware variant names the key before the object too:
+its prompts share the first sentence only, so each costs as much as a prompt of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, Literal, TypeGuard
 
 from ropewalk.errors import DataError
 from ropewalk.metrics import kv_match
 from ropewalk.records import digest, read_jsonl, text_field
 from ropewalk.splits import Split, check_split, in_split
-from ropewalk.tasks.base import Example, Metric, Piece, TaskOptions, gold_positions
+from ropewalk.tasks.base import Example, Metric, Piece, TaskOptions, gold_positions, option, parse_options
 
-INSTRUCTION = "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"
+Variant = Literal["plain", "query-aware"]
+
+INSTRUCTION = "Extract the value corresponding to the specified key in the JSON object below.\n\n"
+EARLY_QUERY = 'Key: "{key}"\n\n'  # of the query-aware variant
+HEADING = "JSON data:\n"
 QUERY = '\n\nKey: "{key}"\nCorresponding value:'
 
 DEFAULT_KEYS = 75
 DEFAULT_LIMIT = 100
 
+# Generation begins after the opening quote. 64 tokens hold a UUID of 36 characters even at a token a character. The
+# official match has no end, so generation has none but the end of the turn: a value after other words counts.
 EXACT_MATCH = Metric(
     "exact_match", generated=False, score=lambda text, answers: kv_match(text, answers[0]), max_new_tokens=64
 )
@@ -34,7 +42,9 @@ EXACT_MATCH = Metric(
 
 @dataclass(frozen=True)
 class Options:
-    """kv has no option beside --keys yet."""
+    """Options of kv beside --keys."""
+
+    variant: Variant = option("plain", "plain, or query-aware: the key stands before the object too.")
 
 
 @dataclass(frozen=True)
@@ -46,11 +56,14 @@ class KeyValueRecord:
     value: str
     others: tuple[tuple[str, str], ...]
 
-    def place(self, gold_index: int) -> Example:
+    def place(self, gold_index: int, variant: Variant) -> Example:
         """The example with the gold pair at `gold_index` among the others."""
         pairs = list(self.others)
         pairs.insert(gold_index, (self.key, self.value))
-        pieces = [Piece(INSTRUCTION, "instruction")]
+        pieces = [Piece(INSTRUCTION + HEADING, "instruction")]
+        if variant == "query-aware":
+            early = Piece(EARLY_QUERY.format(key=self.key), "query")
+            pieces = [Piece(INSTRUCTION, "instruction"), early, Piece(HEADING, "instruction")]
         for index, (key, value) in enumerate(pairs):
             start = "{" if index == 0 else " "
             end = "}" if index == len(pairs) - 1 else ",\n"
@@ -68,13 +81,17 @@ class KeyValueRecord:
 
 
 class KeyValueRetrieval:
-    """The task `kv`. Options: keys (pairs in the object, the gold one included), positions, data, limit, seed."""
+    """The task `kv`. Options: keys (pairs in the object, the gold one included), variant, positions, data, limit, seed.
+
+    A file's records are cut to `keys` pairs: the gold one and the first others.
+    """
 
     name: ClassVar[str] = "kv"
     OPTIONS: ClassVar[type] = Options
     metric = EXACT_MATCH
 
     def __init__(self, options: TaskOptions) -> None:
+        self.variant = parse_options(Options, self.name, options.options).variant
         self.keys = DEFAULT_KEYS if options.keys is None else options.keys
         self.limit = options.limit
         self.seed = options.seed
@@ -84,11 +101,13 @@ class KeyValueRetrieval:
         if self.limit is not None and self.limit < 1:
             raise DataError(f"limit is {self.limit} records, expected at least 1")
         self.positions = gold_positions(options.positions, self.keys)
+        self._given = options
 
     def settings(self) -> dict[str, object]:
         """What determines the examples; a file counts by the digest of its content, not by its name."""
         return {
             "task": self.name,
+            "variant": self.variant,
             "keys": self.keys,
             "positions": list(self.positions),
             "limit": self.limit,
@@ -101,14 +120,15 @@ class KeyValueRetrieval:
         check_split(split)
         if self.data is None:
             return [self._generated(split, index, place) for index in self._indices(split) for place in self.positions]
-        return [record.place(place) for record in self._from_file(self.data, split) for place in self.positions]
+        records = self._from_file(self.data, split)
+        return [record.place(place, self.variant) for record in records for place in self.positions]
 
     def short(self) -> KeyValueRetrieval | None:
         """The same records with an eighth of the keys, at the first and the last position."""
         keys = max(2, self.keys // 8)
         if keys == self.keys:
             return None
-        return KeyValueRetrieval(TaskOptions((0, keys - 1), keys, self.data, self.limit, self.seed))
+        return KeyValueRetrieval(dataclasses.replace(self._given, positions=(0, keys - 1), keys=keys))
 
     def _indices(self, split: Split) -> range:
         if split == "all":
@@ -120,7 +140,8 @@ class KeyValueRetrieval:
     def _generated(self, split: Split, index: int, place: int) -> Example:
         pairs = generate_pairs(self.seed, split, index, self.keys)
         key, value = pairs.pop(place)
-        return KeyValueRecord(f"kv-{self.seed}-{split}-{index}", key, value, tuple(pairs)).place(place)
+        record = KeyValueRecord(f"kv-{self.seed}-{split}-{index}", key, value, tuple(pairs))
+        return record.place(place, self.variant)
 
     def _from_file(self, path: str | Path, split: Split) -> list[KeyValueRecord]:
         records = [record for record in read_records(path, self.keys) if in_split(record.key, split)]
