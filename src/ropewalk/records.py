@@ -95,6 +95,10 @@ def _fetched(repository: str, name: str) -> Path:
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(line.decode("utf-8"))
+        if b"\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text that can be hashed or tokenised
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: not valid Unicode ({error.reason})") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
