@@ -38,3 +38,39 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     gguf = write_gguf(folder / "tiny.gguf", tiny_model("llama"))
     return convert_gguf(gguf, folder / "model", dtype="float32")
+
+
+# A whole search on the tiny checkpoint -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_path: Path) -> tuple[Any, Any]:
+    """The tiny checkpoint in memory: a test that patches it has to remove its factors again."""
+    from small_search import load
+
+    return load(tiny_path)
+
+
+@pytest.fixture
+def on_search(loaded: tuple[Any, Any]) -> Any:
+    """The small search's evaluator."""
+    from small_search import evaluator
+
+    return evaluator(*loaded)
+
+
+@pytest.fixture
+def on_validation(loaded: tuple[Any, Any]) -> Any:
+    """The same on validation records."""
+    from small_search import evaluator
+
+    return evaluator(*loaded, "validation")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """Result and run directory of the small search from start to end."""
+    from small_search import whole_search
+
+    out = tmp_path_factory.mktemp("uninterrupted")
+    return whole_search(tiny_path, out), out

@@ -35,6 +35,7 @@ def compare(
     ]
     likelihood_p = [row["p"] for row in by_likelihood]
     return {
+        "metric": reference.metric,
         "positions": list(reference.positions),
         "accuracy": (after.mean(axis=0) - before.mean(axis=0)).tolist(),
         "accuracy_p": by_score,
@@ -54,10 +55,16 @@ def verdict_sentence(comparison: dict[str, Any], arm: str = "the found factors")
     likelihood, accuracy = comparison["average_log_likelihood"], comparison["average"]
     if likelihood["p"] is None:
         return f"With {arm} some log-likelihoods are not finite, so nothing can be said of a gain."
+    score = metric_words(comparison["metric"])
     return (
         f"On held-out records {arm} {_clause(likelihood, 'the answer log-likelihood', 'nats a token', 1)}, "
-        f"and {_clause(accuracy, 'accuracy', 'points', 100)}."
+        f"and {_clause(accuracy, score, 'points', 100)}."
     )
+
+
+def metric_words(metric: str) -> str:
+    """How a metric is called in tables and sentences: the share of exact matches is the accuracy."""
+    return "accuracy" if metric == "exact_match" else metric.replace("_", " ")
 
 
 def _clause(row: dict[str, Any], what: str, unit: str, scale: float) -> str:

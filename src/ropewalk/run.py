@@ -1,4 +1,4 @@
-"""A search from start to end: the generation loop, the choice among finalists, the test on held-out records.
+"""A search from start to end: the generation loop and the choice among finalists; `final_test` comes after it.
 
 The loop is resumable: a candidate that the study holds is not evaluated again. Factors are written at every
 improvement, so that an interrupted run leaves its best so far.
@@ -9,21 +9,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ropewalk.comparison import compare
-from ropewalk.errors import DataError, RopewalkError
+from ropewalk.errors import RopewalkError
 from ropewalk.evaluate import Evaluator
 from ropewalk.events import Evaluated, Event, OnEvent, Scored, Stage
 from ropewalk.factors import ScalingFactors
+from ropewalk.heldout import final_test
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.ledger import Ledger
 from ropewalk.objectives import Utilisation, position_weights
 from ropewalk.provenance import provenance
-from ropewalk.results import TaskResult
 from ropewalk.search.base import SearchMethod
 from ropewalk.search.space import Candidate, SearchSpace
 from ropewalk.study import CandidateRecord, open_study
@@ -42,7 +40,6 @@ __all__ = [
 ]
 
 MAX_FAILED_SHARE = 0.5
-_SUMMARY_NAMES = {"task", "positions", "vanilla", "factors", "gain", "factors_over", "evaluations", "provenance"}
 MIN_FAILED = 4  # fewer failures than this never stop a search
 
 
@@ -127,53 +124,6 @@ def check_run(plan: SearchPlan, evaluator: Evaluator, validation: Evaluator | No
     """Raise what `search` would raise for a run directory that can't be continued, before anything is scored."""
     with open_study(out, _settings(plan, evaluator, validation)):
         pass
-
-
-def final_test(
-    evaluator: Evaluator,
-    factors: ScalingFactors,
-    objective: Utilisation,
-    *,
-    any_model: bool = False,
-    controls: Mapping[str, ScalingFactors] | None = None,
-    vanilla: TaskResult | None = None,
-    on_event: OnEvent = lambda event: None,
-) -> tuple[dict[str, Any], dict[str, TaskResult]]:
-    """Vanilla, the controls and `factors` on the evaluator's (held-out) examples.
-
-    vanilla: its result on the same examples, where a profile has it already. Returns the summary (`positions`, one
-    block of figures an arm, paired comparisons with vanilla and of the factors with each control) and the full results
-    by arm. evaluations: prompts scored.
-    """
-    position_weights(len(evaluator.task.positions), objective.weights)
-    if len({example.record for example in evaluator.examples}) < 2:
-        raise DataError("a test on 1 record has no interval: give at least 2 (--limit or --test-limit)")
-    taken = set(controls or {}) & _SUMMARY_NAMES
-    if taken:
-        raise ValueError(f"a control can't be named {', '.join(sorted(taken))}: the summary has other things there")
-    arms: dict[str, ScalingFactors | None] = {} if vanilla is not None else {"vanilla": None}
-    arms |= {**(controls or {}), "factors": factors}
-    on_event(Stage("Test", len(arms) * len(evaluator.examples)))
-    results = {} if vanilla is None else {"vanilla": vanilla}
-    results |= {
-        name: evaluator.score(arm, any_model=any_model, on_progress=lambda count: on_event(Scored(count)))
-        for name, arm in arms.items()
-    }
-    others = [name for name in results if name != "vanilla"]
-    against_vanilla = {name: compare(results["vanilla"], results[name], objective.weights) for name in others}
-    against_controls = {
-        name: compare(results[name], results["factors"], objective.weights) for name in others if name != "factors"
-    }
-    summary = {
-        "task": evaluator.settings,
-        "positions": list(evaluator.task.positions),
-        **{name: result.summary(objective.weights) for name, result in results.items()},
-        "gain": against_vanilla,
-        "factors_over": against_controls,
-        "evaluations": len(results) * len(evaluator.examples),
-        "provenance": provenance(evaluator.model),
-    }
-    return summary, results
 
 
 class _Loop:
