@@ -47,16 +47,22 @@ def apply(model: nn.Module, factors: ScalingFactors | Iterable[float | None], *,
     that every layer reacts to its own factor. Raises `FactorsError` or `UnsupportedModelError`, and applies nothing.
     """
     scaling = factors if isinstance(factors, ScalingFactors) else ScalingFactors(factors)
-    _check_model(model, scaling, any_model=any_model)
+    report = check_factors(model, scaling, any_model=any_model)
     patch = _installed(model)
-    report = patch.report if patch is not None else _verified(model)
-    _check_nulls(model, scaling, report)
     if patch is None:
         patch = _Patch(Installation(model), report)
         patch.installation.install()
         setattr(text_decoder(model), _ATTRIBUTE, patch)
     patch.set(scaling)
     setattr(model.config, CONFIG_KEY, list(scaling.values))
+
+
+def check_factors(model: nn.Module, factors: ScalingFactors, *, any_model: bool = False) -> list[LayerReport]:
+    """Raise what `apply` would raise for these factors; returns the model's layer reports. Applies nothing."""
+    _check_model(model, factors, any_model=any_model)
+    report = layer_reports(model)
+    _check_nulls(model, factors, report)
+    return report
 
 
 def remove(model: nn.Module) -> None:
@@ -171,4 +177,4 @@ def _set_config_entry(model: nn.Module, entry: Any) -> None:
         delattr(model.config, CONFIG_KEY)
 
 
-__all__ = ["apply", "factors_of", "layer_reports", "patched", "remove", "rotary_layers", "unpatched"]
+__all__ = ["apply", "check_factors", "factors_of", "layer_reports", "patched", "remove", "rotary_layers", "unpatched"]

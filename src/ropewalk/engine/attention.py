@@ -1,0 +1,116 @@
+"""Attention of the own layer loop: causal without a mask, in a sliding window, and where rows have tails.
+
+Shapes: q [N, Hq, T, D], k and v [N, Hkv, T, D]; Hkv divides Hq (grouped queries). Right padding needs no mask, for
+causality hides it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention, softmax
+
+CHUNK = 256  # queries at a time where the scores must be written out (soft caps)
+
+
+def causal(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None = None, cap: float | None = None
+) -> Tensor:
+    """Each token sees itself and those before it, the last `window` of them where there is one. [N, Hq, T, D]."""
+    tokens = q.shape[2]
+    if window is not None and window >= tokens:
+        window = None
+    if cap is not None:
+        return _capped_causal(q, k, v, scale, window, cap)
+    if window is not None:
+        return _windowed(q, k, v, scale, window)
+    if q.device.type == "cpu":
+        k, v = _repeat(k, q), _repeat(v, q)
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=k.shape[1] != q.shape[1])
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, cap: float | None = None) -> Tensor:
+    """Few queries that see what `mask`, bool [N, 1, queries, keys], lets them see. [N, Hq, queries, D].
+
+    The query heads of one key-value head are laid side by side as more queries, so keys are not repeated.
+    """
+    if cap is not None:
+        return _capped(q, _repeat(k, q), _repeat(v, q), mask, scale, cap)
+    rows, heads, queries, size = q.shape
+    groups = heads // k.shape[1]
+    folded = q.reshape(rows, k.shape[1], groups * queries, size)
+    out = scaled_dot_product_attention(folded, k, v, attn_mask=mask.repeat(1, 1, groups, 1), scale=scale)
+    return out.reshape(rows, heads, queries, size)
+
+
+def visible(
+    query_positions: Tensor,
+    query_segments: Tensor,
+    key_positions: Tensor,
+    key_segments: Tensor,
+    window: int | None,
+) -> Tensor:
+    """Mask [N, 1, queries, keys]: the stem (segment 0) is seen by all behind it, a tail by itself alone.
+
+    All arguments are [N, queries] or [N, keys]; padding has the segment -1.
+    """
+    segment, position = query_segments[:, :, None], query_positions[:, :, None]
+    others = key_positions[:, None, :]
+    seen = ((key_segments[:, None, :] == 0) | (key_segments[:, None, :] == segment)) & (others <= position)
+    if window is not None:
+        seen &= others > position - window
+    return seen[:, None]
+
+
+def _windowed(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> Tensor:
+    """Blocks of `window` queries against their own and the previous block: T · 2W scores in place of T²."""
+    rows, _, tokens, _ = q.shape
+    k, v = _repeat(k, q), _repeat(v, q)
+    first = scaled_dot_product_attention(
+        q[:, :, :window], k[:, :, :window], v[:, :, :window], is_causal=True, scale=scale
+    )
+    blocks = -(-tokens // window)
+    fill = blocks * window - tokens
+    queries = _blocks(pad(q[:, :, window:], (0, 0, 0, fill)), window)
+    keys, values = (_blocks(pad(x, (0, 0, 0, fill)), window) for x in (k, v))
+    pairs = [torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=3) for x in (keys, values)]
+    folded_q, folded_k, folded_v = (x.transpose(1, 2).flatten(0, 1) for x in (queries, *pairs))
+    query, key = torch.arange(window, device=q.device)[:, None] + window, torch.arange(2 * window, device=q.device)
+    mask = (key <= query) & (key > query - window)
+    rest = scaled_dot_product_attention(folded_q, folded_k, folded_v, attn_mask=mask, scale=scale)
+    rest = rest.view(rows, blocks - 1, *rest.shape[1:]).transpose(1, 2).flatten(2, 3)
+    return torch.cat([first, rest[:, :, : tokens - window]], dim=2)
+
+
+def _blocks(x: Tensor, size: int) -> Tensor:
+    """[N, H, blocks * size, D] -> [N, H, blocks, size, D]."""
+    return x.reshape(*x.shape[:2], -1, size, x.shape[-1])
+
+
+def _capped_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, cap: float) -> Tensor:
+    k, v = _repeat(k, q), _repeat(v, q)
+    places = torch.arange(q.shape[2], device=q.device)
+    parts = []
+    for start in range(0, q.shape[2], CHUNK):
+        stop = min(start + CHUNK, q.shape[2])
+        low = 0 if window is None else max(0, start - window + 1)
+        query, key = places[start:stop, None], places[low:stop]
+        mask = key <= query
+        if window is not None:
+            mask &= key > query - window
+        parts.append(_capped(q[:, :, start:stop], k[:, :, low:stop], v[:, :, low:stop], mask, scale, cap))
+    return torch.cat(parts, dim=2)
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, cap: float) -> Tensor:
+    """Scores bent by cap · tanh(score / cap), as in Gemma 2."""
+    scores = torch.tanh(q @ k.transpose(2, 3) * (scale / cap)) * cap
+    precise = torch.float64 if q.dtype == torch.float64 else torch.float32
+    weights = softmax(scores.masked_fill(~mask, float("-inf")), dim=-1, dtype=precise)
+    return weights.to(q.dtype) @ v
+
+
+def _repeat(x: Tensor, q: Tensor) -> Tensor:
+    groups = q.shape[1] // x.shape[1]
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)

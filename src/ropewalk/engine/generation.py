@@ -1,0 +1,189 @@
+"""Greedy generation, batched: by the own layer loop with a cache of keys and values, or by `model.generate`.
+
+Plain argmax of float32 logits: no repetition penalty or other processor that a checkpoint's generation config names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ropewalk.engine.candidates import Factors, candidate_tree
+from ropewalk.engine.decoder import Batch, Decoder, KeyValueCache
+from ropewalk.engine.forward import float32_head
+from ropewalk.engine.head import Head
+from ropewalk.engine.memory import Budget
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every prompt of a call has in common. stop: texts that end an answer, beside the end of the turn."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    end_ids: frozenset[int]
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a turn, by the checkpoint's generation config and by the tokenizer."""
+    config = getattr(model, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    known = named if isinstance(named, (list, tuple)) else [named]
+    return frozenset(int(token) for token in (*known, tokenizer.eos_token_id) if token is not None)
+
+
+class Texts:
+    """The growing answers of some rows: their tokens, their text up to the first stop, and whether they are done."""
+
+    def __init__(self, tokenizer: Any, request: Request, rows: int) -> None:
+        self.tokenizer, self.request = tokenizer, request
+        self.tokens: list[list[int]] = [[] for _ in range(rows)]
+        self.done = [False] * rows
+
+    def add(self, row: int, token: int) -> None:
+        """The next token of a row that is not done."""
+        if token in self.request.end_ids:
+            self.done[row] = True
+            return
+        self.tokens[row].append(token)
+        full = len(self.tokens[row]) >= self.request.max_new_tokens
+        self.done[row] = full or any(stop in self._decoded(row) for stop in self.request.stop)
+
+    def text(self, row: int) -> str:
+        """What the row says before the first stop."""
+        text = self._decoded(row)
+        return min((text.split(stop)[0] for stop in self.request.stop), key=len, default=text)
+
+    def all(self) -> list[str]:
+        """Every row's text."""
+        return [self.text(row) for row in range(len(self.tokens))]
+
+    def _decoded(self, row: int) -> str:
+        return str(self.tokenizer.decode(self.tokens[row], skip_special_tokens=True))
+
+
+def by_loop(
+    decoder: Decoder,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    factors: Factors,
+    request: Request,
+    budget: Budget,
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Batch by batch the numbers of its prompts and their texts. The model carries no factors; `factors` are used."""
+    head = Head(decoder.head, decoder.final_cap)
+    with head.in_float32():
+
+        def run(batch: list[int]) -> list[str]:
+            texts = generate(decoder, head, tokenizer, [prompts[number] for number in batch], factors, request)
+            return texts.all()
+
+        yield from in_batches(prompts, request, budget, run)
+
+
+def by_model(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], request: Request, budget: Budget
+) -> Iterator[tuple[list[int], list[str]]]:
+    """The same by the model's own `generate`, left-padded, under whatever factors it carries."""
+
+    def run(batch: list[int]) -> list[str]:
+        return _model_generate(model, tokenizer, [prompts[number] for number in batch], request)
+
+    with float32_head(model):
+        yield from in_batches(prompts, request, budget, run)
+
+
+def in_batches(
+    prompts: Sequence[Sequence[int]], request: Request, budget: Budget, run: Callable[[list[int]], list[str]]
+) -> Iterator[tuple[list[int], list[str]]]:
+    """Longest prompts first; a batch that runs out of memory is halved, and nothing that is done is done again."""
+    waiting = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), number))
+    while waiting:
+        longest = len(prompts[waiting[0]]) + request.max_new_tokens
+        batch = waiting[: max(1, budget.tokens // longest)]
+        try:
+            texts = run(batch)
+        except torch.cuda.OutOfMemoryError:
+            texts = None
+        if texts is None:
+            torch.cuda.empty_cache()
+            budget.halve(longest * len(batch), smallest=longest)
+            continue
+        waiting = waiting[len(batch) :]
+        yield batch, texts
+
+
+def generate(
+    decoder: Decoder,
+    head: Head,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    factors: Factors,
+    request: Request,
+) -> Texts:
+    """One batch of prompts to the end of its last answer; `head` must be in float32."""
+    device = decoder.head.weight.device
+    tree, cache = candidate_tree([factors]), KeyValueCache(request.max_new_tokens)
+    batch = _prompt_batch(decoder, prompts, request, device)
+    logits = head.logits(decoder.hidden(batch, tree, cache)[0, :, 0])
+    texts = Texts(tokenizer, request, len(prompts))
+    rows, keys = list(range(len(prompts))), list(batch.keys)
+    positions = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    while True:
+        tokens = logits.argmax(-1)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not texts.done[row]:
+                texts.add(row, token)
+        active = [place for place, row in enumerate(rows) if not texts.done[row]]
+        if not active:
+            return texts
+        if len(active) <= len(rows) // 2:  # the cache is copied, so not for every row that ends
+            kept = torch.tensor(active, device=device)
+            cache.keep(kept)
+            tokens, positions = tokens[kept], positions[kept]
+            rows, keys = [rows[place] for place in active], [keys[place] for place in active]
+        logits = head.logits(decoder.step(tokens, positions, keys, tree, cache))
+        positions = positions + 1
+
+
+def _prompt_batch(decoder: Decoder, prompts: Sequence[Sequence[int]], request: Request, device: torch.device) -> Batch:
+    width = max(len(prompt) for prompt in prompts)
+    lengths = [len(prompt) for prompt in prompts]
+    places = torch.arange(width, device=device)
+    last = torch.tensor(lengths, device=device)
+    ids: Tensor = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
+    return Batch(
+        ids=ids,
+        positions=places[None],
+        segments=torch.where(places < last[:, None], 0, -1),
+        stem=width,
+        # The base belongs to the whole sequence: prompt and the budget of its answer.
+        keys=tuple(decoder.tables.length_key(length + request.max_new_tokens) for length in lengths),
+        scored=last[:, None] - 1,
+    )
+
+
+def _model_generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], request: Request) -> list[str]:
+    from transformers import GenerationConfig
+
+    width, device = max(len(prompt) for prompt in prompts), model.get_input_embeddings().weight.device
+    ids = torch.tensor([[*[0] * (width - len(prompt)), *prompt] for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=request.max_new_tokens,
+        eos_token_id=sorted(request.end_ids) or None,
+        pad_token_id=min(request.end_ids, default=0),
+    )
+    more = {"stop_strings": list(request.stop), "tokenizer": tokenizer} if request.stop else {}
+    found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
+    texts = Texts(tokenizer, request, len(prompts))
+    for row, answer in enumerate(found[:, width:].tolist()):
+        for token in answer:
+            if not texts.done[row]:
+                texts.add(row, token)
+    return texts.all()

@@ -1,0 +1,119 @@
+"""Scores by the own layer loop: rows in batches, many candidates at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from ropewalk.engine.candidates import CandidateTree, Factors, candidate_tree
+from ropewalk.engine.decoder import Batch, Decoder
+from ropewalk.engine.head import Head
+from ropewalk.engine.memory import Budget
+from ropewalk.engine.rows import Row, make_batches, pack
+from ropewalk.engine.scoring import AnswerScore, HostStats, answer_score, targets
+from ropewalk.prompts import RenderedPrompt
+
+CUDA_MULTIPLE = 64  # rows are padded to a multiple of it: fewer shapes, aligned masks
+
+
+class LayerLoop:
+    """Scores fixed prompts under any number of candidates. The model carries no factors while it does.
+
+    prompts: as given. terminators: for each terminator text the ids of the tokens that begin with it.
+    """
+
+    def __init__(
+        self, decoder: Decoder, prompts: Sequence[RenderedPrompt], terminators: dict[str, Sequence[int]], budget: Budget
+    ) -> None:
+        self.decoder, self.prompts, self.terminators, self.budget = decoder, list(prompts), terminators, budget
+        self.head = Head(decoder.head, decoder.final_cap)
+        self.device = decoder.head.weight.device
+        self.multiple = CUDA_MULTIPLE if self.device.type == "cuda" else 1
+        self.rows = pack(self.prompts, budget.tokens, length_key=decoder.tables.length_key)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """A context in which `score` may be called."""
+        return self.head.in_float32()
+
+    def score(self, candidates: Sequence[Factors]) -> Iterator[tuple[list[int], list[list[AnswerScore]]]]:
+        """Batch by batch the numbers of its prompts and, for each candidate, their scores."""
+        tree = candidate_tree(candidates)
+        waiting = self._batches(range(len(self.rows)), tree.width)
+        while waiting:
+            rows = [self.rows[number] for number in waiting[0]]
+            try:
+                stats = self._stats(rows, tree)
+            except torch.cuda.OutOfMemoryError:
+                stats = []
+            if not stats:  # outside of the handler, which would keep the failed tensors alive
+                waiting = self._smaller(waiting, tree)
+                continue
+            del waiting[0]
+            yield self._scores(rows, [stats[leaf] for leaf in tree.leaves])
+
+    def widest(self) -> int:
+        """Candidates that fit into one batch beside the longest row."""
+        longest = max(len(row.ids) for row in self.rows)
+        return max(1, self.budget.tokens // longest)
+
+    def _batches(self, numbers: Sequence[int], width: int) -> list[list[int]]:
+        chosen = [self.rows[number] for number in numbers]
+        batches = make_batches(chosen, max(1, self.budget.tokens // width), self.multiple)
+        return [[numbers[place] for place in batch] for batch in batches]
+
+    def _smaller(self, waiting: list[list[int]], tree: CandidateTree) -> list[list[int]]:
+        """Half the batch for all that is left; nothing that is done is done again."""
+        torch.cuda.empty_cache()
+        rows = waiting[0]
+        longest = max(len(self.rows[number].ids) for number in rows)
+        self.budget.halve(len(rows) * longest * tree.width, smallest=longest * tree.width)
+        return self._batches([number for batch in waiting for number in batch], tree.width)
+
+    def _stats(self, rows: Sequence[Row], tree: CandidateTree) -> list[HostStats]:
+        """Of each group of the last layer the statistics at the scored places of the rows, one row after another."""
+        batch, valid, wanted = self._to_device(rows)
+        hidden = self.decoder.hidden(batch, tree)
+        return [HostStats.of(self.head.stats(group[valid], wanted)) for group in hidden]
+
+    def _scores(self, rows: Sequence[Row], stats: list[HostStats]) -> tuple[list[int], list[list[AnswerScore]]]:
+        numbers, places, start = [], [], 0
+        for row in rows:
+            for number, span in row.spans:
+                numbers.append(number)
+                places.append(slice(start, start + len(span)))
+                start += len(span)
+        return numbers, [
+            [
+                answer_score(self.prompts[number], one, place, self.terminators[self.prompts[number].terminator])
+                for number, place in zip(numbers, places, strict=True)
+            ]
+            for one in stats
+        ]
+
+    def _to_device(self, rows: Sequence[Row]) -> tuple[Batch, Tensor, Tensor]:
+        """The batch, bool [R, S] of its scored places that count, and their targets."""
+        width = max(len(row.ids) for row in rows)
+        width = -(-width // self.multiple) * self.multiple
+        tails = rows[0].has_tails
+        places = [[place for _, span in row.spans for place in span] for row in rows]
+        most = max(len(row) for row in places)
+        scored = [[*row, *[row[-1]] * (most - len(row))] for row in places]
+        valid = [[place < len(row) for place in range(most)] for row in places]
+        wanted = [token for row in rows for number, _ in row.spans for token in targets(self.prompts[number])]
+        batch = Batch(
+            ids=self._tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows]),
+            positions=self._tensor([[*row.positions, *[0] * (width - len(row.ids))] for row in rows])
+            if tails
+            else torch.arange(width, device=self.device)[None],
+            segments=self._tensor([[*row.segments, *[-1] * (width - len(row.ids))] for row in rows]),
+            stem=min(row.stem for row in rows) if tails else width,
+            keys=tuple(self.decoder.tables.length_key(row.length) for row in rows),
+            scored=self._tensor(scored),
+        )
+        return batch, torch.tensor(valid, device=self.device), self._tensor(wanted)
+
+    def _tensor(self, rows: object) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long).to(self.device, non_blocking=True)

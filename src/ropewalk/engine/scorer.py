@@ -1,0 +1,187 @@
+"""`Scorer`: fixed prompts, any candidates. The own layer loop where it fits the model, else `model.forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ropewalk.engine.candidates import Factors
+from ropewalk.engine.decoder import Decoder, NotFitError
+from ropewalk.engine.forward import ForwardScorer
+from ropewalk.engine.generation import Request, by_loop, by_model
+from ropewalk.engine.layer_loop import LayerLoop
+from ropewalk.engine.memory import budget
+from ropewalk.engine.scoring import AnswerScore
+from ropewalk.engine.self_check import difference_from_forward, generation_fault, tolerance
+from ropewalk.errors import DataError
+from ropewalk.factors import ScalingFactors
+from ropewalk.patch import check_factors, patched, rotary_layers, unpatched
+from ropewalk.prompts import RenderedPrompt, terminator_ids
+
+OnProgress = Callable[[Sequence[int], int], None]
+
+
+class Scorer:
+    """Scores a fixed list of prompts under any candidates, and leaves the model as it was.
+
+    tokens_per_batch: None finds a size for the device; a batch that does not fit is halved, and the smaller size is
+    kept. own_loop: False takes `model.forward` in any case. compiled: torch.compile for the loop; None: on CUDA.
+
+    reason: why `model.forward` is used, None for the own layer loop. The loop is checked against it at the first
+    `score`, so this is final only then.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: Sequence[RenderedPrompt],
+        tokens_per_batch: int | None = None,
+        *,
+        own_loop: bool = True,
+        compiled: bool | None = None,
+    ) -> None:
+        if not prompts:
+            raise DataError("no prompts to score: the task gave no examples")
+        self.model, self.tokenizer, self.prompts = model, tokenizer, list(prompts)
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.reason: str | None = None if own_loop else "it was asked for"
+        self._terminators: dict[str, Sequence[int]] = {
+            text: terminator_ids(tokenizer, text) for text in {prompt.terminator for prompt in self.prompts}
+        }
+        self._tokens_per_batch = tokens_per_batch
+        self._budget = budget(model, self.device, tokens_per_batch)
+        self._compiled = self.device.type == "cuda" if compiled is None else compiled
+        self._loop: LayerLoop | None = None
+        self._checked = self._generation_checked = False
+
+    def score(
+        self,
+        candidates: Sequence[ScalingFactors | None],
+        on_progress: OnProgress | None = None,
+        any_model: bool = False,
+    ) -> list[list[AnswerScore]]:
+        """For each candidate (None: no factors) one score a prompt, in the order given.
+
+        on_progress: told which prompts were just done and for how many candidates. Raises `FactorsError` for
+        factors that are not for this model.
+        """
+        report = on_progress or (lambda numbers, candidates: None)
+        found: list[dict[int, AnswerScore]] = [{} for _ in candidates]
+        with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model):
+            for factors in candidates:
+                if factors is not None:
+                    check_factors(self.model, factors, any_model=any_model)
+            self._prepare()
+            parts = self._by_forward if self._loop is None else self._by_loop
+            for members, numbers, by_candidate in parts(candidates, any_model):
+                for member, scores in zip(members, by_candidate, strict=True):
+                    found[member].update(zip(numbers, scores, strict=True))
+                report(numbers, len(members))
+        return [[scores[number] for number in range(len(self.prompts))] for scores in found]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        request: Request,
+        factors: ScalingFactors | None = None,
+        on_progress: OnProgress | None = None,
+        any_model: bool = False,
+    ) -> list[str]:
+        """Greedily generated answers to token ids under `factors`, each up to the first stop."""
+        report = on_progress or (lambda numbers, candidates: None)
+        found: dict[int, str] = {}
+        with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model):
+            if factors is not None:
+                check_factors(self.model, factors, any_model=any_model)
+            self._prepare()
+            for numbers, texts in self._texts(prompts, request, factors, any_model):
+                found.update(zip(numbers, texts, strict=True))
+                report(numbers, 1)
+        return [found[number] for number in range(len(prompts))]
+
+    def _texts(
+        self, prompts: Sequence[Sequence[int]], request: Request, factors: ScalingFactors | None, any_model: bool
+    ) -> Iterator[tuple[list[int], list[str]]]:
+        size = budget(self.model, self.device, self._tokens_per_batch, cached=True)
+        if self._loop is not None and self._checked and not self._generation_checked:
+            fault = generation_fault(self.model, self._loop.decoder, self.tokenizer, prompts, rotary_layers(self.model))
+            self._generation_checked = True
+            if fault is not None:
+                self.reason, self._loop = fault, None
+        if self._loop is not None:
+            values = [None] * len(self._loop.decoder.layers) if factors is None else factors.values
+            yield from by_loop(self._loop.decoder, self.tokenizer, prompts, values, request, size)
+            return
+        with patched(self.model, factors, any_model=any_model) if factors is not None else unpatched(self.model):
+            yield from by_model(self.model, self.tokenizer, prompts, request, size)
+
+    def _by_loop(
+        self, candidates: Sequence[ScalingFactors | None], any_model: bool
+    ) -> Iterator[tuple[list[int], list[int], list[list[AnswerScore]]]]:
+        loop = self._loop
+        if loop is None:
+            return
+        num_layers = len(loop.decoder.layers)
+        rows: list[Factors] = [[None] * num_layers if factors is None else factors.values for factors in candidates]
+        # Neighbours in this order share the most layers.
+        order = sorted(range(len(rows)), key=lambda number: tuple(value or 1.0 for value in rows[number]))
+        width = loop.widest()
+        with loop.ready():
+            for start in range(0, len(order), width):
+                members = order[start : start + width]
+                for numbers, by_candidate in loop.score([rows[member] for member in members]):
+                    yield members, numbers, by_candidate
+
+    def _by_forward(
+        self, candidates: Sequence[ScalingFactors | None], any_model: bool
+    ) -> Iterator[tuple[list[int], list[int], list[list[AnswerScore]]]]:
+        scorer = ForwardScorer(self.model, self.prompts, self._terminators, self._budget)
+        for member, factors in enumerate(candidates):
+            with patched(self.model, factors, any_model=any_model) if factors is not None else unpatched(self.model):
+                for numbers, scores in scorer.score():
+                    yield [member], numbers, [scores]
+
+    def _prepare(self) -> None:
+        """Choose the way at the first call. Where nothing is finite the check says nothing and is made again."""
+        if self.reason is not None or self._checked:
+            return
+        rotary = rotary_layers(self.model)
+        try:
+            decoder = Decoder(self.model, rotary)
+            difference = difference_from_forward(self.model, decoder, self.prompts, self._terminators, rotary)
+        except NotFitError as error:
+            self.reason = str(error)
+            return
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever it is, `model.forward` is there
+            self.reason = f"the layer loop fails on it ({type(error).__name__}: {error})"
+            return
+        allowed = tolerance(self.model.dtype)
+        if difference is not None and difference > allowed:
+            self.reason = (
+                f"its log-likelihoods differ from model.forward's by {difference:.2g} nats a token, "
+                f"expected at most {allowed:g}"
+            )
+            self._loop = None
+            return
+        self._checked = difference is not None
+        if self._compiled:
+            decoder.compile()
+        self._loop = LayerLoop(decoder, self.prompts, self._terminators, self._budget)
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """`model.eval()` for a while; not all its modules need have been in one mode before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
