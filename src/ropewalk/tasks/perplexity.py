@@ -1,0 +1,161 @@
+"""Negative log-likelihood of long texts, by the distance from the window's start or in a sliding window.
+
+Without a stride, windows are spread evenly over a text and each is cut into buckets: position p is the bucket that
+begins p tokens after the window's start, so that the result is a curve over the length of the context. With a stride,
+a window begins every `stride` tokens and only its last `stride` tokens count, each of them with at least `window` -
+`stride` tokens before it: the sliding window of the literature (Press et al., arXiv 2012.15832, section 2).
+
+Results hold the mean log-likelihood a token; perplexity is the exponential of its negative. A text belongs to all
+splits: its first 40 % of tokens are for the search, the next 20 % for validation, the rest for the test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ropewalk.errors import DataError
+from ropewalk.records import HUB, read_text
+from ropewalk.splits import Split, check_split, region_of
+from ropewalk.tasks.base import (
+    DEFAULT_POSITIONS,
+    Example,
+    Metric,
+    Piece,
+    TaskOptions,
+    TokenSpan,
+    check_options,
+    gold_positions,
+    option,
+    parse_options,
+)
+
+DEFAULT_LIMIT = 16
+
+NEXT_TOKEN_ACCURACY = Metric("next_token_accuracy", generated=False, score=None, graded=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The task's own options."""
+
+    window: int = option(2048, "tokens of a window, without the BOS")
+    stride: int | None = option(None, "tokens from window to window; only so many count at each window's end")
+
+
+@dataclass(frozen=True)
+class LongText:
+    """One file: its label, its text and the digest of its content."""
+
+    label: str
+    text: str
+    sha256: str
+
+
+class Perplexity:
+    """The task `perplexity`. data: text files, comma-separated, or a folder of .txt and .txt.gz; also hf://datasets/…
+
+    limit: windows a file. positions: bucket starts in tokens, or how many equal buckets; one position with a stride.
+    """
+
+    name: ClassVar[str] = "perplexity"
+    OPTIONS: ClassVar[type] = Options
+    metric = NEXT_TOKEN_ACCURACY
+
+    def __init__(self, options: TaskOptions) -> None:
+        check_options(options, self.name, "keys")
+        self.own = parse_options(Options, self.name, options.options)
+        self.limit = DEFAULT_LIMIT if options.limit is None else options.limit
+        _check(self.own)
+        self.positions = _positions(options.positions, self.own)
+        if options.data is None:
+            raise DataError("task perplexity needs --data: a text file, several with commas between, or a folder")
+        self.sources = _sources(str(options.data))
+
+    def settings(self) -> dict[str, object]:
+        """What determines the examples; files count by the digest of their content, not by their names."""
+        return {
+            "task": self.name,
+            "positions": list(self.positions),
+            "limit": self.limit,
+            "data": [{"sha256": text.sha256} for text in self._texts()],
+            "options": dataclasses.asdict(self.own),
+        }
+
+    def examples(self, split: Split) -> list[Example]:
+        """The windows of each file in the split's part of the text, each with every bucket."""
+        check_split(split)
+        return [
+            self._example(text, split, index, place)
+            for text in self._texts()
+            for index in range(self.limit)
+            for place in range(len(self.positions))
+        ]
+
+    def short(self) -> None:
+        """There is no such: a short window is the first bucket of a long one."""
+        return
+
+    def _example(self, text: LongText, split: Split, index: int, place: int) -> Example:
+        start = self.positions[place]
+        stop = self.positions[place + 1] if place + 1 < len(self.positions) else self.own.window
+        record = f"{text.label}-{split}-{index}"
+        span = TokenSpan(region_of(split), self.own.window, index, self.limit, self.own.stride, start, stop)
+        piece = Piece(text.text, "text")
+        return Example(f"{record}@{start}", record, start, (piece,), (), span=span, group=text.label)
+
+    def _texts(self) -> list[LongText]:
+        contents = [(source, read_text(source)) for source in self.sources]
+        names = [Path(source).name for source in self.sources]
+        texts: list[LongText] = []
+        for (source, content), name in zip(contents, names, strict=True):
+            sha256 = hashlib.sha256(content.encode()).hexdigest()
+            twin = next((text.label for text in texts if text.sha256 == sha256), None)
+            if twin is not None:
+                raise DataError(f"{source}: the same text as {twin}; give it once")
+            texts.append(LongText(name if names.count(name) == 1 else source, content, sha256))
+        return texts
+
+
+TASK = Perplexity
+
+
+def _sources(data: str) -> tuple[str, ...]:
+    """The files that `data` names, in its order; those of a folder by their names."""
+    path = Path(data)
+    if path.is_dir():
+        found = sorted(str(file) for pattern in ("*.txt", "*.txt.gz") for file in path.glob(pattern))
+        if not found:
+            raise DataError(f"{data}: the folder holds no .txt or .txt.gz file")
+        return tuple(found)
+    parts = [part.strip() for part in data.split(",") if part.strip()]
+    if path.is_file() or (data.startswith(HUB) and len(parts) == 1):
+        return (data,)  # a comma may be part of a name
+    if not parts:
+        raise DataError(f"--data {data!r}: expected a text file, several with commas between, or a folder")
+    return tuple(parts)
+
+
+def _check(own: Options) -> None:
+    if not isinstance(own.window, int) or own.window < 2:
+        raise DataError(f"perplexity: option 'window' is {own.window}, expected a whole number of at least 2 tokens")
+    if own.stride is not None and (not isinstance(own.stride, int) or not 1 <= own.stride <= own.window):
+        raise DataError(f"perplexity: option 'stride' is {own.stride}, expected 1 to {own.window} (the window) tokens")
+
+
+def _positions(given: int | tuple[int, ...] | None, own: Options) -> tuple[int, ...]:
+    """The starts of the buckets, in tokens from the window's start."""
+    if own.stride is not None:
+        only = own.window - own.stride
+        if given not in (None, 1, (only,)):
+            raise DataError(f"perplexity with a stride has one position, {only}, but {given} was given; leave it out")
+        return (only,)
+    given = min(DEFAULT_POSITIONS, own.window) if given is None else given
+    if isinstance(given, int):
+        if not 1 <= given <= own.window:
+            raise DataError(f"{given} positions in a window of {own.window} tokens: expected 1 to {own.window}")
+        return tuple(own.window * index // given for index in range(given))
+    return gold_positions(given, own.window)
