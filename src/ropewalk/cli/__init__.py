@@ -26,6 +26,8 @@ for verb, function, summary in (
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
+    ("data", "data", "Files of questions: get the official ones, or build your own."),
+    ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),
     ("doctor", "doctor", "Is this model supported, layer by layer, and what will a search cost?"),
 ):
     app.command(f"ropewalk.cli.{verb}:{function}", name=verb, help=summary)

@@ -1,0 +1,40 @@
+"""How far a loop has come, said on standard error once it takes longer than two seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ropewalk.cli import console
+
+PATIENCE = 2.0  # seconds without a word
+
+
+@contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Gives a function of how many are done and of how many: a bar on a terminal, a line now and then elsewhere."""
+    started = last_line = time.monotonic()
+    stream = console.errors()
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn(unit))
+    bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stream, transient=True)
+    task = bar.add_task(what)
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal last_line
+        now = time.monotonic()
+        if now - started < PATIENCE:
+            return
+        if stream.is_terminal:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+        elif last_line == started or now - last_line >= console.LINE_EVERY:
+            last_line = now
+            console.line(f"{what}: {done}{'' if total is None else f'/{total}'} {unit}, {now - started:.0f} s")
+
+    try:
+        yield report
+    finally:
+        bar.stop()
