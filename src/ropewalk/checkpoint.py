@@ -22,8 +22,8 @@ from ropewalk import files
 from ropewalk.cache import CONVERTER, Report, cached_model, disk_errors, file_digest
 from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
-from ropewalk.gguf_reader import convert_gguf, parse_dtype
-from ropewalk.gguf_tokenizer import first_line
+from ropewalk.gguf_reader import convert_gguf, parse_dtype, read_gguf
+from ropewalk.gguf_tokenizer import first_line, read_tokenizer
 from ropewalk.patch import CONFIG_KEY, apply
 from ropewalk.quiet import quiet_transformers
 
@@ -72,6 +72,22 @@ def load_pretrained(
     _check_loaded(name, info)
     _restore_factors(name, model, any_model=any_model, apply_factors=apply_factors)
     return model.eval(), tokenizer
+
+
+def load_tokenizer(
+    path_or_hub_id: str | os.PathLike[str], *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint alone: no weights are read, fetched or converted.
+
+    path_or_hub_id: as in `load_pretrained`, a folder may be without weights. Raises `RopewalkError` with one line.
+    """
+    name = os.fspath(path_or_hub_id)
+    path = Path(name).expanduser()
+    with _one_line_errors(name), quiet_transformers():
+        if path.suffix == ".gguf" and path.is_file():
+            return read_tokenizer(path, read_gguf(path)[0])
+        source = str(path) if path.is_dir() else _local_source(name)
+        return _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
 
 
 def default_dtype(device: str | torch.device) -> torch.dtype:

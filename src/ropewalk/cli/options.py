@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +63,14 @@ class ModelOptions:
                 any_model=self.any_model,
             )
 
+    def load_tokenizer(self) -> Any:
+        """The tokenizer alone: no weights."""
+        from ropewalk.checkpoint import load_tokenizer
+        from ropewalk.demo import demo_model
+
+        path = demo_model() if self.model == "demo" else self.model
+        return load_tokenizer(str(path), trust_remote_code=self.trust_remote_code)
+
     def template_kwargs(self) -> dict[str, Any]:
         """`--chat-template-kwargs` as a dict."""
         if self.chat_template_kwargs is None:
@@ -95,8 +104,15 @@ class TaskChoice:
 
     task: Annotated[str, described("What the prompts ask for.")] = "kv"
     keys: Annotated[int | None, described("kv: pairs in the JSON object. Default 75.")] = None
-    positions: Annotated[str, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74.")] = "5"
-    data: Annotated[Path | None, described("A file of records; without one they are generated.")] = None
+    positions: Annotated[
+        str | None, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74. Default: the task's choice.")
+    ] = None
+    data: Annotated[
+        str | None, described("A file of records, also hf://datasets/OWNER/NAME/FILE; without: they are generated.")
+    ] = None
+    option: Annotated[
+        tuple[str, ...], described("An option of the task's own, NAME=VALUE; may be given again.", negative="")
+    ] = ()
     limit: Annotated[int | None, described("Records, each at every position. Default 100 (search: 24).")] = None
     seed: Annotated[int, described("Seed of generated records and of the search.")] = 0
 
@@ -105,8 +121,22 @@ class TaskChoice:
         from ropewalk.tasks import make_task
 
         limit = self.limit if limit is None else limit
-        options = TaskOptions(parse_positions(self.positions), self.keys, self.data, limit, self.seed)
+        positions = None if self.positions is None else parse_positions(self.positions)
+        options = TaskOptions(positions, self.keys, self.data, limit, self.seed, parse_task_options(self.option))
         return make_task(self.task, options)
+
+
+def parse_task_options(given: Sequence[str]) -> dict[str, str]:
+    """`--option NAME=VALUE`, each name once, as a dict of texts."""
+    options: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RopewalkError(f"--option {text}: expected NAME=VALUE")
+        if name in options:
+            raise RopewalkError(f"--option {name} was given twice: {options[name]!r} and {value!r}")
+        options[name] = value
+    return options
 
 
 def parse_positions(text: str) -> int | tuple[int, ...]:
