@@ -37,4 +37,5 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]
     try:
         yield report
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopping one that never started prints an empty line
+            bar.stop()

@@ -52,16 +52,16 @@ def official(
 def mdqa(
     *,
     questions: Annotated[
-        Path,
+        str,
         described('jsonl(.gz): "question", "answers" and "title" and "text" of its passage, or the official "ctxs".'),
     ],
     out: Annotated[Path, described("File to write; gzipped if its name ends in .gz.")],
     documents: Annotated[int, described("Documents of a question: the one with the answer and distractors.")] = 10,
     passages: Annotated[
-        Path | None, described('Corpus of distractors, jsonl(.gz) of "title" and "text"; without: other questions\'.')
+        str | None, described('Corpus of distractors, jsonl(.gz) of "title" and "text"; without: other questions\'.')
     ] = None,
     exclude: Annotated[
-        tuple[Path, ...],
+        tuple[str, ...],
         described("Leave out the questions of this file, such as a test file; may be repeated.", negative=""),
     ] = (),
     limit: Annotated[int | None, described("Questions to build, drawn by the seed. Default: all.")] = None,
