@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ropewalk.errors import DataError
-from ropewalk.metrics import best_subspan_em, kv_match, normalize_answer
+from ropewalk.metrics import best_subspan_em, blank_answers, kv_match
 from ropewalk.prompt_lines import PIECES, Layout, Line, PromptRecord, read_prompts, rendered_pieces
 from ropewalk.records import digest, read_text
 from ropewalk.splits import Split, check_split, in_split
@@ -133,12 +133,11 @@ def _template(source: str) -> str:
 
 def _check_answers(records: Sequence[PromptRecord]) -> None:
     for line in (line for record in records for line in record.lines.values()):
-        for answer in line.answers:
-            if not normalize_answer(answer):
-                raise DataError(
-                    f"{line.where}: the answer {answer!r} is empty after the metric's normalisation (articles and "
-                    "punctuation go), so anything would contain it; leave it out"
-                )
+        if blank := blank_answers(line.answers):
+            raise DataError(
+                f"{line.where}: the answer {blank[0]!r} is empty after the metric's normalisation (articles and "
+                "punctuation go), so anything would contain it; leave it out"
+            )
 
 
 def _positions(given: int | tuple[int, ...] | None, layout: Layout, records: Sequence[PromptRecord]) -> tuple[int, ...]:
