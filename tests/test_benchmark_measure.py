@@ -1,0 +1,162 @@
+"""What the benchmarks count and compare: FLOPs against torch's own counter, verdicts of baselines, the arithmetic."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import flops
+import measure
+import ours
+import paper_search
+import reporting
+import workload
+from baselines import Baselines
+from ropewalk import files
+from ropewalk.prompts import RenderedPrompt
+from tiny import prompt, tiny_model
+
+
+def counted(call: Any) -> int:
+    """FLOPs by torch's counter, those of the rotary tables (an outer product of positions and frequencies) left out."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    tables = [sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb")]
+    return counter.get_total_flops() - sum(tables)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("scored", [20, 3])
+def test_a_plain_forward_pass_is_counted_as_torch_counts_it(model_type: str, scored: int) -> None:
+    model = tiny_model(model_type, attn_implementation="eager")
+    expected = flops.executed_flops(flops.Shape.of(model.config), [flops.whole(20, scored)] * 2, attention="full")
+    assert counted(lambda: model(input_ids=prompt(), use_cache=False, logits_to_keep=scored)) == expected
+
+
+def test_tokens_behind_a_cache_are_counted_as_torch_counts_them() -> None:
+    model = tiny_model(attn_implementation="eager")
+    ids = prompt(rows=1)
+    cache = model(input_ids=ids[:, :12]).past_key_values
+    expected = flops.executed_flops(flops.Shape.of(model.config), [flops.Segment(12, 20, 8, 8)], attention="full")
+    assert counted(lambda: model(input_ids=ids[:, 12:], past_key_values=cache)) == expected
+
+
+def test_causal_attention_counts_each_token_against_itself_and_those_before_it() -> None:
+    shape = flops.Shape(hidden=8, layers=2, heads=2, kv_heads=1, head_dim=4, intermediate=16, vocabulary=10)
+    by_hand = sum(4 * shape.heads * shape.head_dim * (p + 1) for p in range(7))
+    by_hand += sum(4 * shape.heads * shape.head_dim * (p + 1) for p in (5, 6))  # the last layer: two queries
+    linear = 7 * (shape.kv_flops + shape.rest_flops) + 7 * shape.kv_flops + 2 * shape.rest_flops
+    assert flops.executed_flops(shape, [flops.Segment(0, 7, 2, 2)]) == by_hand + linear + 2 * 2 * 8 * 10
+
+
+def test_what_candidates_have_in_common_counts_once() -> None:
+    shape = flops.Shape(hidden=8, layers=3, heads=2, kv_heads=2, head_dim=4, intermediate=16, vocabulary=10)
+    groups = flops.candidate_groups([(1.0, 1.0, 1.1), (1.0, 1.0, 1.2), (1.0, 0.9, 1.2)])
+    assert groups == [1, 2, 3]
+    alone, segments = [1, 1, 1], [flops.whole(5)]
+    one = flops.executed_flops(shape, segments, alone)
+    assert flops.executed_flops(shape, segments, [3, 3, 3]) == 3 * one
+    layer = flops.executed_flops(shape, segments, [2, 1, 1]) - one
+    assert flops.executed_flops(shape, segments, groups) == 3 * one - 3 * layer
+
+
+@pytest.fixture(scope="module")
+def scored() -> tuple[Any, Any, list[RenderedPrompt]]:
+    """A tiny model, its tokenizer, and prompts of which it answers every other one as it should."""
+    model = tiny_model(vocab_size=128, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    tokenizer = workload.plain_tokenizer(128)
+    prompts = workload.mdqa_like_prompts(2, 80, 128, seed=3, documents=4, positions=4, answer=3)
+    right = []
+    for number, one in enumerate(prompts):
+        ids = torch.tensor([one.ids[: one.first]])
+        for _ in range(3):
+            with torch.no_grad():
+                ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
+        answer = ids[0, one.first :].tolist() if number % 2 else one.ids[one.first :]
+        right.append(RenderedPrompt(one.example, (*one.ids[: one.first], *answer), one.first, one.terminator))
+    return model, tokenizer, right
+
+
+@pytest.mark.parametrize(("tolerance", "layout"), [(0.0, "random"), (0.05, "mdqa")])
+def test_the_engines_products_are_the_ones_that_are_counted(scored: Any, tolerance: float, layout: str) -> None:
+    model, tokenizer, prompts = scored
+    if layout == "random":  # nothing shared, nothing padded: to the last FLOP
+        prompts = workload.random_prompts(4, 60, 5, 128, seed=0)
+    scorer = ours.Scorer(model, tokenizer, prompts, compiled=False)
+    chosen = workload.candidates(4, 3, seed=1, skip_first=1)
+    scorer.score(chosen)  # its check against model.forward is not counted
+    assert scorer.reason is None
+    plan = ours.executed(scorer, chosen, "none")
+    assert (plan.token_share < 1) == (layout == "mdqa")
+    assert plan.layer_share == pytest.approx((1 + 3 + 3 + 3) / 12)
+    with FlopCounterMode(display=False) as counter:
+        scorer.score(chosen)
+    products = counter.get_flop_counts()["Global"]
+    attention = sum(count for op, count in products.items() if "attention" in str(op))
+    assert counter.get_total_flops() - attention == pytest.approx(plan.flops, rel=tolerance)
+
+
+def test_baselines_and_engine_give_the_same_verdicts(scored: Any) -> None:
+    model, tokenizer, prompts = scored
+    expected = [number % 2 == 1 for number in range(len(prompts))]
+    baselines = Baselines(model, tokenizer)
+    mixed = [*prompts[:4], *workload.random_prompts(2, 30, 3, 128, seed=1)]  # other lengths, so that there is padding
+    for outcomes in (
+        baselines.generate(mixed),
+        baselines.forward(mixed, "left"),
+        baselines.forward(mixed, "right"),
+        baselines.forward(mixed, "right", full_logits=False),
+    ):
+        assert [outcome.verdict for outcome in outcomes[:4]] == expected[:4]
+    (scores,) = ours.Scorer(model, tokenizer, prompts).score([None])
+    assert [score.verdict for score in scores] == expected
+
+
+def test_prompts_laid_out_as_mdqa_keep_the_documents_and_their_order() -> None:
+    prompts = workload.mdqa_like_prompts(1, 200, 512, seed=0)
+    assert [one.example.gold_index for one in prompts] == [0, 2, 4, 7, 9]
+    assert {len(one.ids) for one in prompts} == {200}
+    assert len({tuple(sorted(one.ids)) for one in prompts}) == 1
+    common = [a == b for a, b in zip(prompts[3].ids, prompts[4].ids, strict=True)].index(False)
+    assert common >= 40 + 7 * 13  # the instruction and seven documents
+
+
+def test_ratios_are_of_rates_within_a_repeat() -> None:
+    fast, slow = (
+        measure.Timings(work=[10, 10, 10], seconds=[1, 2, 4]),
+        measure.Timings(work=[1, 1, 1], seconds=[1, 1, 2]),
+    )
+    assert measure.ratio(fast, slow) == {"median": 5.0, "low": 5.0, "high": 10.0}
+    assert measure.share_of_ceiling(8.0, fast, slow) == {"median": 4.0, "low": 4.0, "high": 8.0}
+
+
+def test_arms_take_turns_and_every_one_is_warmed_up() -> None:
+    calls: list[str] = []
+    arms = {name: lambda repeat, name=name: calls.append(f"{name}{repeat}") or 1.0 for name in "ab"}
+    timings = measure.interleave(arms, 2, torch.device("cpu"))  # type: ignore[arg-type]
+    assert calls == ["a0", "b0", "a0", "b0", "b1", "a1"]
+    assert [len(timing.rates) for timing in timings.values()] == [2, 2]
+
+
+def test_the_extrapolation_of_a_search_holds_its_interval() -> None:
+    chunks = [{"work": 10, "seconds": seconds} for seconds in (1.0, 1.2, 1.1)]
+    found = paper_search.extrapolate(chunks, 6000)
+    assert found["minutes"] == pytest.approx(11.0)
+    half = 4.302653 * 0.01 / 3**0.5 * 100
+    assert (found["low"], found["high"]) == (pytest.approx(11 - half, rel=1e-4), pytest.approx(11 + half, rel=1e-4))
+
+
+def test_a_report_says_what_was_run_on_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/mfu.py", "--out", str(tmp_path / "mfu.json")])
+    reporting.report("mfu", 3, torch.device("cpu"), {"value": 1.5}, tmp_path / "mfu.json")
+    found = files.read_json(tmp_path / "mfu.json")
+    assert found["command"] == "python benchmarks/mfu.py --out mfu.json"
+    assert found["versions"]["torch"] == torch.__version__
+    assert (found["seed"], found["value"], found["hardware"]["device_type"]) == (3, 1.5, "cpu")
