@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.engine.attention import causal, masked, visible
-from ropewalk.engine.candidates import CandidateTree
+from ropewalk.engine.candidates import CandidateTree, Level
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
 from ropewalk.layers import text_config, text_decoder
 
@@ -75,6 +75,41 @@ class Batch:
     scored: Tensor
 
 
+class Views:
+    """The masks of a batch in one pass, built once for all layers that ask for the same."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.positions, self.segments = batch.positions.expand_as(batch.segments), batch.segments
+        self.stem, self.of_scored = batch.stem, batch.scored
+        self._found: dict[tuple[str, int | None, int], Tensor] = {}
+
+    def tails(self, window: int | None, rows: int) -> Tensor:
+        """Mask [rows, 1, T - stem, T] for what lies behind the stem; rows is a multiple of R."""
+        return self._mask("tails", window, rows, lambda x: x[:, self.stem :])
+
+    def scored(self, window: int | None, rows: int) -> Tensor:
+        """Mask [rows, 1, S, T] for the scored places."""
+        return self._mask("scored", window, rows, lambda x: x.gather(1, self.of_scored))
+
+    def flat(self, rows: int) -> Tensor:
+        """The scored places among rows * T tokens, int64 [rows * S]."""
+        key = ("flat", None, rows)
+        if key not in self._found:
+            starts = torch.arange(rows, device=self.of_scored.device) * self.segments.shape[1]
+            places = self.of_scored.repeat(rows // len(self.of_scored), 1) + starts[:, None]
+            self._found[key] = places.flatten()
+        return self._found[key]
+
+    def _mask(self, name: str, window: int | None, rows: int, pick: Callable[[Tensor], Tensor]) -> Tensor:
+        if window is not None and window >= self.segments.shape[1]:
+            window = None
+        key = (name, window, rows)
+        if key not in self._found:
+            mask = visible(pick(self.positions), pick(self.segments), self.positions, self.segments, window)
+            self._found[key] = mask.repeat(rows // len(mask), 1, 1, 1)
+        return self._found[key]
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """What the loop needs to know of one decoder layer. layer_type: the rotary module's, where it asks for one."""
@@ -131,125 +166,104 @@ class Decoder:
 
         cache: filled with keys and values where it is given (one candidate, rows without tails).
         """
-        x = self.decoder.embed_tokens(batch.ids)[None]  # type: ignore[operator]
-        views = _Views(batch)
-        few = batch.scored.shape[1] < _FULL_LAST_LAYER * batch.ids.shape[1]
+        rows, tokens = batch.ids.shape
+        x = self.decoder.embed_tokens(batch.ids).flatten(0, 1)  # type: ignore[operator]
+        few = batch.scored.shape[1] < _FULL_LAST_LAYER * tokens
+        tables = _TablesByLayer(self.tables, batch.positions, batch.keys, rows)
+        views = Views(batch)
         for spec, level in zip(self.layers, tree.levels, strict=True):
             if level.parents is not None:
-                x = x[list(level.parents)]
-            tables = None
-            if spec.rotary:
-                tables = self.tables.at(batch.positions, level.factors, batch.keys, x, spec.layer_type)
+                x = x.view(-1, rows * tokens, x.shape[-1])[list(level.parents)].flatten(0, 1)
+            own = tables.at(level, spec, x)
             if spec is self.layers[-1] and few:
-                x = self._last(spec, x, tables, batch, views, cache)
+                x = self._last(spec, x, own, batch, views, cache)
             else:
-                x = self._layer(spec, x, tables, batch, views, cache)
-        if not few:
-            x = _take(x, batch.scored)
-        normed: Tensor = self.decoder.norm(x)  # type: ignore[operator]
+                x = self._layer(spec, x, own, batch, views, cache)
+        x = x.view(-1, rows, x.shape[0] // (rows * tree.width), x.shape[-1])
+        normed: Tensor = self.decoder.norm(x if few else _take(x, batch.scored))  # type: ignore[operator]
         return normed
 
     def step(
         self, ids: Tensor, positions: Tensor, keys: Sequence[int], tree: CandidateTree, cache: KeyValueCache
     ) -> Tensor:
         """One more token a row. ids, positions: int64 [R]. Hidden states behind the final norm, [R, hidden]."""
-        x = self.decoder.embed_tokens(ids[:, None])[None]  # type: ignore[operator]
+        x = self.decoder.embed_tokens(ids)  # type: ignore[operator]
         stop = int(positions.max()) + 1
         places = torch.arange(stop, device=ids.device)
         seen = places <= positions[:, None]
+        tables = _TablesByLayer(self.tables, positions[:, None], keys, len(ids))
         for number, (spec, level) in enumerate(zip(self.layers, tree.levels, strict=True)):
-            tables = None
-            if spec.rotary:
-                tables = self.tables.at(positions[:, None], level.factors, keys, x, spec.layer_type)
-            q, k, v = (_heads_first(part) for part in before_attention(spec, x, tables))
+            q, k, v = (_heads_first(part, len(ids)) for part in before_attention(spec, x, tables.at(level, spec, x)))
             cache.write(number, k, v, positions)
             mask = seen if spec.window is None else seen & (places > positions[:, None] - spec.window)
             past = cache.keys[number][:, :, :stop], cache.values[number][:, :, :stop]
-            out = masked(q, *past, mask[:, None, None], spec.scale, spec.cap)
-            x = after_attention(spec, x, _heads_last(out, x.shape))
+            x = after_attention(spec, x, _heads_last(masked(q, *past, mask[:, None, None], spec.scale, spec.cap)))
         normed: Tensor = self.decoder.norm(x)  # type: ignore[operator]
-        return normed[0, :, 0]
+        return normed
 
     def _layer(
-        self,
-        spec: LayerSpec,
-        x: Tensor,
-        tables: Tables | None,
-        batch: Batch,
-        views: _Views,
-        cache: KeyValueCache | None,
+        self, spec: LayerSpec, x: Tensor, tables: Tables | None, batch: Batch, views: Views, cache: KeyValueCache | None
     ) -> Tensor:
-        """x: [G, R, T, hidden]."""
-        q, k, v = (_heads_first(part) for part in self.before(spec, x, tables))
+        """x: [G * R * T, hidden]."""
+        rows, stem = x.shape[0] // batch.ids.shape[1], batch.stem
+        q, k, v = (_heads_first(part, rows) for part in self.before(spec, x, tables))
         if cache is not None:
             cache.begin(k, v)
-        stem = batch.stem
-        if stem == x.shape[2]:
+        if stem == q.shape[2]:
             out = causal(q, k, v, spec.scale, spec.window, spec.cap)
         else:
             first = causal(q[:, :, :stem], k[:, :, :stem], v[:, :, :stem], spec.scale, spec.window, spec.cap)
-            mask = views.tails(spec.window, x.shape[0])
+            mask = views.tails(spec.window, rows)
             out = torch.cat([first, masked(q[:, :, stem:], k, v, mask, spec.scale, spec.cap)], dim=2)
-        return self.after(spec, x, _heads_last(out, x.shape))  # type: ignore[no-any-return]
+        return self.after(spec, x, _heads_last(out))  # type: ignore[no-any-return]
 
     def _last(
-        self,
-        spec: LayerSpec,
-        x: Tensor,
-        tables: Tables | None,
-        batch: Batch,
-        views: _Views,
-        cache: KeyValueCache | None,
+        self, spec: LayerSpec, x: Tensor, tables: Tables | None, batch: Batch, views: Views, cache: KeyValueCache | None
     ) -> Tensor:
-        """Queries, attention output and MLP at the scored places alone. Returns [G, R, S, hidden]."""
+        """Queries, attention output and MLP at the scored places alone. Returns [G * R * S, hidden]."""
+        rows = x.shape[0] // batch.ids.shape[1]
         normed = spec.layer.input_layernorm(x)
-        k, v = (_heads_first(part) for part in keys_and_values(spec, normed, tables))
+        k, v = (_heads_first(part, rows) for part in keys_and_values(spec, normed, tables))
         if cache is not None:
             cache.begin(k, v)
-        picked = _take(normed, batch.scored)
-        own = None if tables is None else (_pick(tables[0], batch.scored), _pick(tables[1], batch.scored))
-        q = _heads_first(queries(spec, picked, own))
-        out = masked(q, k, v, views.scored(spec.window, x.shape[0]), spec.scale, spec.cap)
-        residual = _take(x, batch.scored)
-        return after_attention(spec, residual, _heads_last(out, residual.shape))
+        places = views.flat(rows)
+        own = None if tables is None else (tables[0][places], tables[1][places])
+        q = _heads_first(queries(spec, normed[places], own), rows)
+        out = masked(q, k, v, views.scored(spec.window, rows), spec.scale, spec.cap)
+        return after_attention(spec, x[places], _heads_last(out))
 
 
-class _Views:
-    """The masks of a batch, built once for all layers that ask for the same."""
+class _TablesByLayer:
+    """Tables of one pass, a row of them for each token; layers of the same factors share them."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.positions = batch.positions.expand_as(batch.ids)
-        self._found: dict[tuple[str, int | None, int], Tensor] = {}
+    def __init__(self, tables: RotaryTables, positions: Tensor, keys: Sequence[int], rows: int) -> None:
+        self.tables, self.positions, self.keys, self.rows = tables, positions, keys, rows
+        self._last: tuple[object, Tables] | None = None
 
-    def tails(self, window: int | None, groups: int) -> Tensor:
-        """Mask [G * R, 1, T - stem, T]."""
-        stem = self.batch.stem
-        return self._mask("tails", window, groups, lambda x: x[:, stem:])
-
-    def scored(self, window: int | None, groups: int) -> Tensor:
-        """Mask [G * R, 1, S, T]."""
-        return self._mask("scored", window, groups, lambda x: x.gather(1, self.batch.scored))
-
-    def _mask(self, name: str, window: int | None, groups: int, pick: Callable[[Tensor], Tensor]) -> Tensor:
-        if window is not None and window >= self.batch.ids.shape[1]:
-            window = None
-        key = (name, window, groups)
-        if key not in self._found:
-            positions, segments = self.positions, self.batch.segments
-            mask = visible(pick(positions), pick(segments), positions, segments, window)
-            self._found[key] = mask.repeat(groups, 1, 1, 1)
-        return self._found[key]
+    def at(self, level: Level, spec: LayerSpec, like: Tensor) -> Tables | None:
+        """Tables cos and sin, [G * R * T, rotary dim]; None for a layer without rotary position."""
+        if not spec.rotary:
+            return None
+        key = (level.factors, spec.layer_type)
+        if self._last is None or self._last[0] != key:
+            cos, sin = self.tables.at(self.positions, level.factors, self.keys, like, spec.layer_type)
+            shape = (-1, self.rows, -1, -1)
+            self._last = (key, (cos.expand(shape).flatten(0, 2), sin.expand(shape).flatten(0, 2)))
+        return self._last[1]
 
 
 def before_attention(spec: LayerSpec, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Norm, projections and rotation. x: [..., T, hidden]; q, k, v: [..., T, heads, head size]."""
+    """Norm, projections and rotation. x: [tokens, hidden]; tables: [tokens, rotary dim]. q, k, v: [tokens, heads, D].
+
+    Tokens are flat, for then the only size that changes from batch to batch is the first one: what torch.compile makes
+    of a rotation over rows and tokens of unknown sizes was 20 times slower.
+    """
     normed = spec.layer.input_layernorm(x)
     return queries(spec, normed, tables), *keys_and_values(spec, normed, tables)
 
 
 def after_attention(spec: LayerSpec, x: Tensor, out: Tensor) -> Tensor:
-    """Output projection, MLP and both residuals. x, out: [..., T, hidden]."""
+    """Output projection, MLP and both residuals. x, out: [tokens, hidden]."""
     layer = spec.layer
     out = layer.self_attn.o_proj(out)
     if spec.around:
@@ -260,7 +274,7 @@ def after_attention(spec: LayerSpec, x: Tensor, out: Tensor) -> Tensor:
 
 
 def queries(spec: LayerSpec, normed: Tensor, tables: Tables | None) -> Tensor:
-    """Rotated queries [..., T, heads, head size]."""
+    """Rotated queries [tokens, heads, head size]."""
     attention = spec.layer.self_attn
     q = _part(attention, normed, 0, spec) if hasattr(attention, "qkv_proj") else attention.q_proj(normed)
     q = q.view(*q.shape[:-1], -1, spec.head_dim)
@@ -270,7 +284,7 @@ def queries(spec: LayerSpec, normed: Tensor, tables: Tables | None) -> Tensor:
 
 
 def keys_and_values(spec: LayerSpec, normed: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor]:
-    """Rotated keys, and values, [..., T, key-value heads, head size]."""
+    """Rotated keys, and values, [tokens, key-value heads, head size]."""
     attention = spec.layer.self_attn
     if hasattr(attention, "qkv_proj"):
         k, v = (_part(attention, normed, part, spec) for part in (1, 2))
@@ -290,12 +304,12 @@ def _part(attention: Any, normed: Tensor, part: int, spec: LayerSpec) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position by halves; what lies beyond the rotary dim passes through. x: [..., heads, head size]."""
-    size = cos.shape[-1]
-    turned = x[..., :size]
-    one, two = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-two, one), dim=-1) * sin
-    return turned if size == x.shape[-1] else torch.cat((turned, x[..., size:]), dim=-1)
+    """Rotary position by halves; what lies beyond the rotary dim passes through. x: [tokens, heads, head size]."""
+    cos, sin, size = cos[:, None], sin[:, None], cos.shape[-1]
+    half = size // 2
+    one, two = x[..., :half], x[..., half:size]
+    turned = (one * cos[..., :half] - two * sin[..., :half], two * cos[..., half:] + one * sin[..., half:])
+    return torch.cat(turned if size == x.shape[-1] else (*turned, x[..., size:]), dim=-1)
 
 
 def _layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type: bool) -> LayerSpec:
@@ -342,18 +356,11 @@ def _take(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(2, places[None, :, :, None].expand(x.shape[0], -1, -1, x.shape[3]))
 
 
-def _pick(table: Tensor, places: Tensor) -> Tensor:
-    """From a table [G, R or 1, T, 1, D] at places [R, S] -> [G, R, S, 1, D]."""
-    rows, size = places.shape[0], table.shape[-1]
-    wide = table.expand(-1, rows, -1, -1, -1)
-    return wide.gather(2, places[None, :, :, None, None].expand(table.shape[0], -1, -1, 1, size))
+def _heads_first(x: Tensor, rows: int) -> Tensor:
+    """[rows * T, heads, D] -> [rows, heads, T, D]."""
+    return x.view(rows, -1, *x.shape[1:]).transpose(1, 2)
 
 
-def _heads_first(x: Tensor) -> Tensor:
-    """[G, R, T, heads, D] -> [G * R, heads, T, D]."""
-    return x.flatten(0, 1).transpose(1, 2)
-
-
-def _heads_last(out: Tensor, shape: Sequence[int]) -> Tensor:
-    """[G * R, heads, T, D] -> [G, R, T, heads * D]."""
-    return out.transpose(1, 2).reshape(*shape[:-1], -1)
+def _heads_last(out: Tensor) -> Tensor:
+    """[rows, heads, T, D] -> [rows * T, heads * D]."""
+    return out.transpose(1, 2).flatten(0, 1).flatten(1)

@@ -6,6 +6,7 @@ Plain argmax of float32 logits: no repetition penalty or other processor that a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,11 +180,29 @@ def _model_generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]]
         eos_token_id=sorted(request.end_ids) or None,
         pad_token_id=min(request.end_ids, default=0),
     )
-    more = {"stop_strings": list(request.stop), "tokenizer": tokenizer} if request.stop else {}
-    found = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
     texts = Texts(tokenizer, request, len(prompts))
-    for row, answer in enumerate(found[:, width:].tolist()):
-        for token in answer:
+
+    def done(sequences: Tensor, _scores: Any, **_: Any) -> Tensor:
+        for row, token in enumerate(sequences[:, -1].tolist()):
             if not texts.done[row]:
                 texts.add(row, token)
+        return torch.tensor(texts.done, device=sequences.device)
+
+    with plain_generation_config(model):
+        model.generate(input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=[done])
     return texts.all()
+
+
+@contextmanager
+def plain_generation_config(model: Any) -> Iterator[None]:
+    """Hide the checkpoint's generation config for a while: `generate` takes from it whatever a call leaves at its
+    default, a repetition penalty among them.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own

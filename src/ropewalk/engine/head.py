@@ -35,10 +35,14 @@ class Head:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Keep the weights in float32 for a while: converting them costs more than a few places' logits."""
-        exact = self._linear.weight.dtype in (torch.float32, torch.float64)
-        self._weight = self._linear.weight if exact else self._linear.weight.float()
-        self._bias = self._linear.bias if self._linear.bias is None or exact else self._linear.bias.float()
+        """Keep the weights in float32 for a while: converting them costs more than a few places' logits.
+
+        On CUDA products of 16-bit numbers can be added up and given in float32 as they are, and no copy is needed.
+        """
+        linear = self._linear
+        exact = linear.weight.dtype in (torch.float32, torch.float64) or (linear.weight.is_cuda and linear.bias is None)
+        self._weight = linear.weight if exact else linear.weight.float()
+        self._bias = linear.bias if linear.bias is None or exact else linear.bias.float()
         try:
             yield
         finally:
@@ -48,7 +52,10 @@ class Head:
         """float32 (float64 for a float64 model) [places, vocabulary] of hidden states [places, hidden]."""
         if self._weight is None:
             raise RuntimeError("Head.logits outside of Head.in_float32")
-        logits = nn.functional.linear(hidden.to(self._weight.dtype), self._weight, self._bias)
+        if self._weight.dtype == hidden.dtype and hidden.dtype.itemsize == 2:
+            logits = torch.mm(hidden, self._weight.t(), out_dtype=torch.float32)
+        else:
+            logits = nn.functional.linear(hidden.to(self._weight.dtype), self._weight, self._bias)
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
     def stats(self, hidden: Tensor, targets: Tensor) -> TokenStats:

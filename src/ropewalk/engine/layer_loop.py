@@ -32,6 +32,7 @@ class LayerLoop:
         self.head = Head(decoder.head, decoder.final_cap)
         self.device = decoder.head.weight.device
         self.multiple = CUDA_MULTIPLE if self.device.type == "cuda" else 1
+        self._built: dict[tuple[int, ...], tuple[Batch, Tensor, Tensor]] = {}
         self.rows = pack(self.prompts, budget.tokens, length_key=decoder.tables.length_key)
 
     def ready(self) -> AbstractContextManager[None]:
@@ -43,16 +44,14 @@ class LayerLoop:
         tree = candidate_tree(candidates)
         waiting = self._batches(range(len(self.rows)), tree.width)
         while waiting:
-            rows = [self.rows[number] for number in waiting[0]]
             try:
-                stats = self._stats(rows, tree)
+                stats = self._stats(tuple(waiting[0]), tree)
             except torch.cuda.OutOfMemoryError:
                 stats = []
             if not stats:  # outside of the handler, which would keep the failed tensors alive
                 waiting = self._smaller(waiting, tree)
                 continue
-            del waiting[0]
-            yield self._scores(rows, [stats[leaf] for leaf in tree.leaves])
+            yield self._scores([self.rows[number] for number in waiting.pop(0)], [stats[leaf] for leaf in tree.leaves])
 
     def widest(self) -> int:
         """Candidates that fit into one batch beside the longest row."""
@@ -67,14 +66,15 @@ class LayerLoop:
     def _smaller(self, waiting: list[list[int]], tree: CandidateTree) -> list[list[int]]:
         """Half the batch for all that is left; nothing that is done is done again."""
         torch.cuda.empty_cache()
+        self._built.clear()
         rows = waiting[0]
         longest = max(len(self.rows[number].ids) for number in rows)
         self.budget.halve(len(rows) * longest * tree.width, smallest=longest * tree.width)
         return self._batches([number for batch in waiting for number in batch], tree.width)
 
-    def _stats(self, rows: Sequence[Row], tree: CandidateTree) -> list[HostStats]:
+    def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[HostStats]:
         """Of each group of the last layer the statistics at the scored places of the rows, one row after another."""
-        batch, valid, wanted = self._to_device(rows)
+        batch, valid, wanted = self._on_device(rows)
         hidden = self.decoder.hidden(batch, tree)
         return [HostStats.of(self.head.stats(group[valid], wanted)) for group in hidden]
 
@@ -93,7 +93,13 @@ class LayerLoop:
             for one in stats
         ]
 
-    def _to_device(self, rows: Sequence[Row]) -> tuple[Batch, Tensor, Tensor]:
+    def _on_device(self, rows: tuple[int, ...]) -> tuple[Batch, Tensor, Tensor]:
+        """Kept from one candidate to the next: building it takes longer than a small model's pass."""
+        if rows not in self._built:
+            self._built[rows] = self._build([self.rows[number] for number in rows])
+        return self._built[rows]
+
+    def _build(self, rows: Sequence[Row]) -> tuple[Batch, Tensor, Tensor]:
         """The batch, bool [R, S] of its scored places that count, and their targets."""
         width = max(len(row.ids) for row in rows)
         width = -(-width // self.multiple) * self.multiple

@@ -54,7 +54,7 @@ class RotaryTables:
     def at(
         self, positions: Tensor, factors: Sequence[float], keys: Sequence[int], like: Tensor, layer_type: str | None
     ) -> Tables:
-        """Tables cos and sin, each [groups, rows or 1, tokens, 1, rotary dim], in the dtype of `like`.
+        """Tables cos and sin, each [groups, rows or 1, tokens, rotary dim], in the dtype of `like`.
 
         positions: int64 [rows or 1, tokens]. factors: [groups]. keys: `length_key` of each row.
         """
@@ -83,7 +83,7 @@ class RotaryTables:
             self._choose_base(key, like, more)
         cos, sin = self._plain(self.module, like, position_ids=divided.flatten(0, 1), **more)
         shape = divided.shape
-        return cos.view(*shape, 1, -1), sin.view(*shape, 1, -1)
+        return cos.view(*shape, -1), sin.view(*shape, -1)
 
     def _choose_base(self, key: int, like: Tensor, more: dict[str, Any]) -> None:
         """The module keeps the base of the longest sequence it has met until a short one comes by: so one does."""
