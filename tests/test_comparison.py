@@ -221,3 +221,12 @@ def test_a_gain_in_one_is_not_a_gain_in_the_other() -> None:
     sentence = verdict_sentence(shifted(1, 0.125))
     assert "raise the answer log-likelihood outside the noise" in sentence
     assert "change accuracy within the noise only" in sentence
+
+
+def test_a_text_has_no_answer() -> None:
+    names = {"metric": "next_token_accuracy", "graded": True}
+    before = result(np.full((9, 2), 0.5), -np.ones((9, 2)), **names)
+    after = result(np.full((9, 2), 0.75), -np.ones((9, 2)) / 2, **names)
+    sentence = verdict_sentence(compare(before, after))
+    assert "raise the text log-likelihood outside the noise (+0.5 nats a token" in sentence
+    assert "raise next token accuracy outside the noise (+25 points" in sentence

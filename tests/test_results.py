@@ -117,6 +117,14 @@ def test_a_graded_metric_has_intervals_over_records() -> None:
         assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.01)
 
 
+def test_equal_graded_scores_are_no_certainty() -> None:
+    summary = result(3, 2, scores=np.full((3, 2), 0.5), graded=True).summary()
+    low, high = summary["average_interval"]
+    assert low < 0.2
+    assert high > 0.8
+    assert summary["interval"] == [[low, high]] * 2
+
+
 @pytest.mark.parametrize("graded", [False, True])
 def test_one_record_says_nothing_of_others(graded: bool) -> None:
     summary = result(1, 2, scores=np.array([[1.0, 0.0]]), graded=graded).summary()

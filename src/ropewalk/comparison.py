@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ropewalk import stats
 from ropewalk.objectives import DEFAULT_WEIGHTS, utilisation
-from ropewalk.results import TaskResult, check_same_examples
+from ropewalk.results import PERPLEXITY_METRIC, TaskResult, check_same_examples
 
 ALPHA = 0.05
 
@@ -56,8 +56,9 @@ def verdict_sentence(comparison: dict[str, Any], arm: str = "the found factors")
     if likelihood["p"] is None:
         return f"With {arm} some log-likelihoods are not finite, so nothing can be said of a gain."
     score = metric_words(comparison["metric"])
+    what = f"the {'text' if comparison['metric'] == PERPLEXITY_METRIC else 'answer'} log-likelihood"
     return (
-        f"On held-out records {arm} {_clause(likelihood, 'the answer log-likelihood', 'nats a token', 1)}, "
+        f"On held-out records {arm} {_clause(likelihood, what, 'nats a token', 1)}, "
         f"and {_clause(accuracy, score, 'points', 100)}."
     )
 

@@ -155,11 +155,11 @@ def _mean(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
 def _interval(scores: NDArray[np.float64], statistic: stats.Statistic) -> tuple[float, float]:
     """95 % interval of a weighted mean over positions.
 
-    Where all records are wholly right or all wholly wrong the bootstrap sees no spread and would claim certainty:
-    Wilson's interval over the records says what so many of them can tell. One record says nothing of others.
+    Where all scores are equal the bootstrap sees no spread and would claim certainty: Wilson's interval over the
+    records says what so many of them can tell. One record says nothing of others.
     """
-    if scores.min() == scores.max() and scores[0, 0] in (0.0, 1.0):
-        return stats.wilson(int(scores[:, 0].sum()), len(scores))
+    if scores.min() == scores.max():
+        return stats.wilson(float(scores[0, 0]) * len(scores), len(scores))
     if len(scores) < 2:
         return 0.0, 1.0
     drawn = stats.cluster_bootstrap(scores, statistic)

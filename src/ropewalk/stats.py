@@ -42,10 +42,12 @@ class PairedDifference:
     p_value: float
 
 
-def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a proportion, for n independent trials of which `successes` succeeded.
 
     Source: E. B. Wilson, JASA 22 (1927) 209-212. Use it at one position; the positions together aren't independent.
+    A sum of scores in [0, 1] may stand for the successes: of all such scores verdicts vary the most, so the interval is
+    then too wide rather than too narrow.
     """
     _check_confidence(confidence)
     if n < 1 or not 0 <= successes <= n:

@@ -1,19 +1,17 @@
-"""What the terminal shows: progress on standard error, tables on standard output, one sparkline of the U."""
+"""What the terminal shows while it works: progress with the time left, on standard error."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 LINE_EVERY = 15.0  # seconds between progress lines where there is no terminal
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def output() -> Console:
@@ -118,106 +116,3 @@ def follow(progress: StageProgress) -> Callable[[Any], None]:
                 progress.remark(f"best {best:+.4f}")
 
     return on_event
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Accuracies in [0, 1] as bars of eight heights."""
-    return "".join(BARS[min(int(value * len(BARS)), len(BARS) - 1)] for value in values)
-
-
-def shape_sentence(block: Mapping[str, Any]) -> str:
-    """One sentence on the shape of accuracies by position. block: figures of one arm (`accuracy`, `interval`)."""
-    accuracy, interval = block["accuracy"], block["interval"]
-    if len(accuracy) < 3:
-        return "Give three or more positions to see whether the middle is lost."
-    ends = (accuracy[0] + accuracy[-1]) / 2
-    worst = min(range(1, len(accuracy) - 1), key=lambda place: accuracy[place])
-    gap = f"worst inner position {100 * accuracy[worst]:.0f} %, ends {100 * ends:.0f} % on average"
-    if accuracy[worst] >= ends:
-        return f"No U to mend: {gap}."
-    if interval[worst][1] < min(interval[0][0], interval[-1][0]):
-        return f"The middle is lost: {gap}; its interval lies below those of both ends."
-    return f"The middle is lower ({gap}), but the intervals overlap: more records (--limit) would tell."
-
-
-def accuracy_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Accuracy by gold position with its 95 % interval, a column an arm. arms: key of `summary` -> label.
-
-    Positions are the rows: any number of them fits a terminal of 80 columns.
-    """
-    table = _by_position("accuracy, %", arms)
-    for row, position in enumerate(summary["positions"]):
-        cells = [_percent(summary[arm]["accuracy"][row], summary[arm]["interval"][row], 0) for arm in arms]
-        table.add_row(f"@{position}", *cells)
-    table.add_row("average", *[_percent(summary[arm]["average"], summary[arm]["average_interval"], 1) for arm in arms])
-    table.add_row("", *[sparkline(summary[arm]["accuracy"]) for arm in arms])
-    return table
-
-
-def likelihood_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Negative log-likelihood by gold position in nats per answer token, a column an arm."""
-    table = _by_position("NLL, nats/token", arms)
-    for row, position in enumerate(summary["positions"]):
-        table.add_row(f"@{position}", *[_number(summary[arm]["nll"][row]) for arm in arms])
-    table.add_row("average", *[_number(summary[arm]["average_nll"]) for arm in arms])
-    return table
-
-
-def _by_position(what: str, arms: Mapping[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column(what, no_wrap=True)
-    for label in arms.values():
-        table.add_column(label, justify="right", min_width=12)
-    return table
-
-
-def _percent(value: float, interval: Sequence[float], digits: int) -> str:
-    low, high = interval
-    return f"{100 * value:.{digits}f} [{100 * low:.0f}–{100 * high:.0f}]"
-
-
-def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Paired differences with intervals and p-values, one block a comparison. Keys are labels."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    for name in ("gain (paired)", "difference", "95 % interval", "p"):
-        table.add_column(name, justify="left" if name.startswith("gain") else "right", no_wrap=True)
-    rows = (
-        ("accuracy, points", "average", 100.0),
-        ("U, points", "utilisation", 100.0),
-        ("worst position, points", "worst", 100.0),
-        ("log-likelihood, nats/token", "average_log_likelihood", 1.0),
-        ("U of log-likelihood", "utilisation_log_likelihood", 1.0),
-    )
-    for label, comparison in comparisons.items():
-        table.add_row(f"[italic]{label}[/italic]")
-        for name, key, scale in rows:
-            row = comparison[key]
-            if row["difference"] is None:
-                table.add_row(f"  {name}", "not finite")
-                continue
-            digits = 1 if scale > 1 else 4
-            values = [f"{row[part] * scale:+.{digits}f}" for part in ("difference", "low", "high")]
-            table.add_row(f"  {name}", values[0], f"{values[1]} to {values[2]}", f"{row['p']:.2g}")
-    return table
-
-
-def position_table(comparison: Mapping[str, Any]) -> Table:
-    """The paired tests at each position: exact McNemar on verdicts, exchange test on likelihoods, Holm-corrected."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    for name in ("position", "accuracy, points", "p (Holm)", "log-likelihood", "p (Holm)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    likelihood_p = comparison["log_likelihood_p_holm"]
-    for column, position in enumerate(comparison["positions"]):
-        likelihood = comparison["log_likelihood"][column]["difference"]
-        table.add_row(
-            f"@{position}",
-            f"{100 * comparison['accuracy'][column]:+.1f}",
-            f"{comparison['accuracy_p_holm'][column]:.2g}",
-            _number(likelihood, "+.4f"),
-            "–" if likelihood_p is None else f"{likelihood_p[column]:.2g}",
-        )
-    return table
-
-
-def _number(value: float | None, form: str = ".4f") -> str:
-    return "–" if value is None else f"{value:{form}}"

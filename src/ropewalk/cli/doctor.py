@@ -34,7 +34,9 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
         span = f"{layers[0]}" if len(layers) == 1 else f"{layers[0]}–{layers[-1]}"
         out.print(f"  layers {span}: {kind}" + (f" ({reason})" if reason else ""))
     out.print(f"  rope parameters: {base}")
-    evaluator = model.evaluator(loaded, tokenizer, made, "search" if choice.data is None else "all")
+    evaluator = model.evaluator(
+        loaded, tokenizer, made, "search" if choice.data is None else "all", search_by="likelihood"
+    )
     with console.working("Timing one record"):
         measured = speed(evaluator)
     prompts = SearchOptions().plan(loaded, choice.seed).candidates * SEARCH_RECORDS * len(made.positions)

@@ -24,7 +24,7 @@ def evaluate(
 
     Example: ropewalk eval --model Qwen/Qwen2.5-0.5B-Instruct --factors runs/kv/factors.json --keys 75
     """
-    from ropewalk.cli import console
+    from ropewalk.cli import console, tables
     from ropewalk.comparison import verdict_sentence
     from ropewalk.objectives import Utilisation
     from ropewalk.patch import factors_of
@@ -37,20 +37,21 @@ def evaluate(
     if chosen is None:
         raise RopewalkError("no factors: give --factors FILE, for this checkpoint carries none")
     evaluator = model.evaluator(loaded, tokenizer, made, split)
+    short = model.short_evaluator(loaded, tokenizer, made, split)
     with console.StageProgress() as progress:
         summary, results = final_test(
-            evaluator, chosen, Utilisation(), any_model=model.any_model, on_event=console.follow(progress)
+            evaluator, chosen, Utilisation(), any_model=model.any_model, short=short, on_event=console.follow(progress)
         )
     arms = {"vanilla": "vanilla", "factors": "factors"}
     out = console.output()
     for table in (
-        console.accuracy_table(summary, arms),
-        console.likelihood_table(summary, arms),
-        console.position_table(summary["gain"]["factors"]),
-        console.gain_table({"factors over vanilla": summary["gain"]["factors"]}),
+        *tables.figures(summary, arms),
+        tables.position_table(summary["gain"]["factors"]),
+        tables.gain_table({"factors over vanilla": summary["gain"]["factors"]}),
     ):
         out.print(table, "")
-    out.print(verdict_sentence(summary["gain"]["factors"], "these factors"))
+    for text in (verdict_sentence(summary["gain"]["factors"], "these factors"), *tables.remarks(summary, arms)):
+        out.print(text)
     if json:
         files.write_json(json, summary)
     if scores:

@@ -6,16 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ropewalk.errors import RopewalkError
 from ropewalk.splits import Split
-from ropewalk.tasks.base import Task, TaskOptions
+from ropewalk.tasks.base import Example, Task, TaskOptions
 
 if TYPE_CHECKING:
     from ropewalk.evaluate import Evaluator
+    from ropewalk.objectives import Measure
+
+SHORT_RECORDS = 50  # of the task's short form, which is an extra on top of the test
 
 JsonFile = Annotated[Path | None, Parameter(name="--json", help="Write the figures as JSON to this file.")]
 
@@ -41,6 +44,12 @@ class ModelOptions:
     )
     chat_template_kwargs: Annotated[
         str | None, described("JSON for the chat template, e.g. '{\"enable_thinking\": false}'.")
+    ] = None
+    overflow: Annotated[
+        Literal["error", "skip"], described("Prompts over the model's limit: an error, or their records are left out.")
+    ] = "error"
+    generate: Annotated[
+        bool | None, described("Score answers that are really generated; default: if the task's metric is so.")
     ] = None
     trust_remote_code: Annotated[bool, described("Run code that the checkpoint brings.", negative="")] = False
     any_model: Annotated[
@@ -83,17 +92,40 @@ class ModelOptions:
             raise RopewalkError(f"--chat-template-kwargs: expected a JSON object, got {self.chat_template_kwargs}")
         return content
 
-    def evaluator(self, model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator:
-        """The loaded model with the task's examples of a split."""
+    def evaluator(
+        self, model: Any, tokenizer: Any, task: Task, split: Split, *, search_by: Measure | None = None
+    ) -> Evaluator:
+        """The loaded model with the task's examples of a split.
+
+        search_by: what candidates are chosen by. Likelihoods need no generated answers, so a search by them makes none.
+        """
+        return self._evaluator(model, tokenizer, task, task.examples(split), search_by)
+
+    def short_evaluator(self, model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator | None:
+        """The same on the first records of the task's short form; None if it has no such, or too few records."""
+        short = task.short()
+        if short is None:
+            return None
+        examples = short.examples(split)
+        records = list(dict.fromkeys(example.record for example in examples))[:SHORT_RECORDS]
+        kept = [example for example in examples if example.record in records]
+        return self._evaluator(model, tokenizer, short, kept) if len(records) > 1 else None
+
+    def _evaluator(
+        self, model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], search_by: Measure | None = None
+    ) -> Evaluator:
         from ropewalk.evaluate import Evaluator
 
+        generate = task.metric.generated if self.generate is None else self.generate
         return Evaluator(
             model,
             tokenizer,
             task,
-            task.examples(split),
+            examples,
             chat_template=self.chat_template,
             chat_template_kwargs=self.template_kwargs(),
+            overflow=self.overflow,
+            generate=generate and search_by != "likelihood",
         )
 
 

@@ -15,7 +15,8 @@ def profile(
 
     Example: ropewalk profile --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --positions 5
     """
-    from ropewalk.cli import console
+    from ropewalk.cli import console, tables
+    from ropewalk.findings import findings
     from ropewalk.patch import factors_of
     from ropewalk.provenance import provenance
 
@@ -34,12 +35,15 @@ def profile(
         **{name: result.summary() for name, result in results.items()},
         "provenance": provenance(loaded),
     }
+    summary["warnings"] = findings({"vanilla": summary["vanilla"]})
     labels = {"vanilla": "vanilla", "factors": "its factors"}
     shown = {name: labels[name] for name in arms}
     out = console.output()
     out.print(f"{model.model}: {choice.task}, {len(results['vanilla'].records)} records at each position")
-    out.print(console.accuracy_table(summary, shown))
-    out.print(console.likelihood_table(summary, shown))
-    out.print(console.shape_sentence(summary["vanilla"]))
+    for table in tables.figures(summary, shown):
+        out.print(table, "")
+    for text in (tables.shape_sentence(summary["vanilla"]), *tables.remarks(summary, shown)):
+        if text:
+            out.print(text)
     if json:
         files.write_json(json, summary)

@@ -103,14 +103,24 @@ def search(
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
     plan = settings.plan(loaded, choice.seed)
     on = {
-        split: model.evaluator(loaded, tokenizer, made, split)  # type: ignore[arg-type]
+        split: model.evaluator(
+            loaded,
+            tokenizer,
+            made,
+            split,  # type: ignore[arg-type]
+            search_by=None if split == "test" else settings.measure,
+        )
         for split, made in tasks.items()
         if split != "validation" or settings.finalists
     }
     if dry_run:
-        _estimate(plan, on, speed(model.evaluator(loaded, tokenizer, choice.make(1), "search")))
+        record = choice.make(1)
+        measured = speed(model.evaluator(loaded, tokenizer, record, "search", search_by=settings.measure))
+        same = on["search"].generated == on["test"].generated
+        _estimate(plan, on, measured, measured if same else speed(model.evaluator(loaded, tokenizer, record, "search")))
         return
-    summary = search_and_test(plan, on["search"], on.get("validation"), on["test"], out)
+    short = model.short_evaluator(loaded, tokenizer, tasks["test"], "test")
+    summary = search_and_test(plan, on["search"], on.get("validation"), on["test"], out, short_on=short)
     if json:
         files.write_json(json, summary)
 
@@ -123,8 +133,8 @@ def parse_weights(text: str) -> tuple[float, ...]:
         raise RopewalkError(f"--weights {text!r}: expected numbers separated by commas, such as 0.8,1,1.2") from None
 
 
-def _estimate(plan: SearchPlan, on: dict[str, Any], measured: Speed) -> None:
-    """What `--dry-run` says, from a measured pass over the first record."""
+def _estimate(plan: SearchPlan, on: dict[str, Any], measured: Speed, of_test: Speed) -> None:
+    """What `--dry-run` says, from a measured pass over the first record; the test's prompts may be answered too."""
     from ropewalk.cli import console
     from ropewalk.cli.estimate import seconds
 
@@ -135,9 +145,10 @@ def _estimate(plan: SearchPlan, on: dict[str, Any], measured: Speed) -> None:
     }
     out = console.output()
     out.print(f"{plan.candidates} candidates on {len(on['search'].examples)} prompts; " + _counts(prompts))
-    total = sum(prompts.values())
+    scored = prompts["search"] + prompts["finalists"]
+    total = scored * measured.seconds_per_prompt + prompts["test"] * of_test.seconds_per_prompt
     out.print(
-        f"About {seconds(total * measured.seconds_per_prompt)} on {measured.device} "
+        f"About {seconds(total)} on {measured.device} "
         f"({measured.seconds_per_prompt:.2g} s a prompt of {measured.tokens_per_prompt:.0f} tokens), "
         f"{measured.memory_gib:.1f} GiB of {measured.memory_kind}. Nothing was written."
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk import files
-from ropewalk.cli import console
-from ropewalk.comparison import verdict_sentence
+from ropewalk.cli import console, tables
+from ropewalk.comparison import metric_words, verdict_sentence
 from ropewalk.factors import ScalingFactors
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def search_and_test(
     test_on: Evaluator,
     out: Path,
     *,
+    short_on: Evaluator | None = None,
     others: Mapping[str, ScalingFactors] | None = None,
 ) -> dict[str, Any]:
     """Profile the model, search, test the winner against vanilla and the uniform control of the same mean.
 
-    others: further factors to test, by a key of `LABELS`. Leaves factors.json, result.json (the figures), scores.json
-    (every example of every arm) and curves.svg in `out`, and returns the figures. Ctrl-C leaves the best so far and
-    says how to go on.
+    short_on: the model on the task's short form. others: further factors to test, by a key of `LABELS`. Leaves
+    factors.json, result.json (the figures), scores.json (every example of every arm) and curves.svg in `out`, and
+    returns the figures. Ctrl-C leaves the best so far and says how to go on.
     """
     from ropewalk.run import check_run, final_test, search
 
@@ -51,7 +52,13 @@ def search_and_test(
             controls = {} if found.factors.is_identity else {"uniform": found.factors.matched_uniform()}
             controls |= others or {}
             summary, results = final_test(
-                test_on, found.factors, plan.objective, controls=controls, vanilla=vanilla, on_event=on_event
+                test_on,
+                found.factors,
+                plan.objective,
+                controls=controls,
+                vanilla=vanilla,
+                short=short_on,
+                on_event=on_event,
             )
         except KeyboardInterrupt:
             best = out / "factors.json"
@@ -96,7 +103,8 @@ def _write(
     files.write_json(out / "scores.json", {name: result.to_dict() for name, result in results.items()})
     series = {LABELS[name]: (summary[name]["accuracy"], summary[name]["interval"]) for name in results}
     shown = {LABELS[name]: factors for name, factors in [*controls.items(), ("factors", found.factors)]}
-    chart = curves_figure(summary["positions"], series, shown, _title(summary, found))
+    metric = metric_words(summary["vanilla"]["metric"])
+    chart = curves_figure(summary["positions"], series, shown, _title(summary, found), metric)
     save_svg(chart, out / "curves.svg")
 
 
@@ -111,15 +119,15 @@ def _show(summary: Mapping[str, Any], out: Path) -> None:
     arms = {name: label for name, label in LABELS.items() if name in summary}
     screen = console.output()
     for table in (
-        console.accuracy_table(summary, arms),
-        console.likelihood_table(summary, arms),
-        console.position_table(summary["gain"]["factors"]),
-        console.gain_table(
+        *tables.figures(summary, arms),
+        tables.position_table(summary["gain"]["factors"]),
+        tables.gain_table(
             {"found factors over vanilla": summary["gain"]["factors"]}
             | {f"found factors over {LABELS[name]}": row for name, row in summary["factors_over"].items()}
         ),
     ):
         screen.print(table, "")
-    screen.print(console.shape_sentence(summary["vanilla"]))
-    screen.print(summary["sentence"])
+    for text in (tables.shape_sentence(summary["vanilla"]), summary["sentence"], *tables.remarks(summary, arms)):
+        if text:
+            screen.print(text)
     screen.print(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, curves.svg")

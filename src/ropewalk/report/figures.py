@@ -30,17 +30,22 @@ WIDTH, HEIGHT = 380, 280
 
 
 def curves_figure(
-    positions: Sequence[int], series: Mapping[str, Series], factors: Mapping[str, ScalingFactors], title: str
+    positions: Sequence[int],
+    series: Mapping[str, Series],
+    factors: Mapping[str, ScalingFactors],
+    title: str,
+    metric: str = "accuracy",
 ) -> Chart:
     """Left: accuracy by gold position with interval bands. Right: scaling factors by layer.
 
     positions: 0-based gold positions. series: for each arm its accuracies in [0, 1] and their intervals, both by
     position. factors: for some of the arms their factors; where `found` names the control points they are drawn with
-    their polygon. Arms take their colours in the order in which they are given: vanilla first, then controls, then the
-    factors found. Raises `DataError` for lengths that differ and numbers outside [0, 1].
+    their polygon. metric: how the axis calls the accuracies. Arms take their colours in the order in which they are
+    given: vanilla first, then controls, then the factors found. Raises `DataError` for lengths that differ and numbers
+    outside [0, 1].
     """
     names = list(dict.fromkeys([*series, *factors]))
-    left = _accuracy(positions, series, names)
+    left = _accuracy(positions, series, names, metric)
     right = _factors(factors, names)
     chart: Chart = (
         alt.hconcat(left, right, spacing=48)
@@ -69,7 +74,7 @@ def save_png(chart: Chart, path: str | os.PathLike[str], *, scale: float = 2.0) 
     files.write_bytes(path, content.getvalue())
 
 
-def _accuracy(positions: Sequence[int], series: Mapping[str, Series], names: list[str]) -> alt.LayerChart:
+def _accuracy(positions: Sequence[int], series: Mapping[str, Series], names: list[str], metric: str) -> alt.LayerChart:
     rows: Rows = []
     for name, (accuracy, intervals) in series.items():
         if not len(positions) == len(accuracy) == len(intervals):
@@ -87,13 +92,15 @@ def _accuracy(positions: Sequence[int], series: Mapping[str, Series], names: lis
         scale=alt.Scale(nice=False, padding=12, zero=False),
     )
     percent = alt.Axis(labelExpr="round(datum.value * 100)")
-    y = alt.Y("y:Q", title="accuracy (%)", axis=percent, scale=alt.Scale(domain=[0, 1]))
+    y = alt.Y("y:Q", title=f"{metric} (%)", axis=percent, scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, color=_colour(names))
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y)
     points = base.mark_point(filled=True, size=64, opacity=1).encode(y=y, shape=_shape(names))
     return _titled(
-        alt.LayerChart(layer=[band, line, points]), "Accuracy by position of the evidence", "bands: 95 % intervals"
+        alt.LayerChart(layer=[band, line, points]),
+        f"{metric[:1].upper()}{metric[1:]} by position of the evidence",
+        "bands: 95 % intervals",
     )
 
 
