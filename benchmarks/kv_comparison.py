@@ -14,7 +14,7 @@ import torch
 from baselines import Baselines, Outcome
 from measure import Arm, Ceiling, Timings, best_batch, interleave, matmul_arm, ratio, share_of_ceiling, spread
 from ours import Scorer, executed
-from reporting import table
+from reporting import table, warn_of_fallback
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import patched
 from ropewalk.prompts import RenderedPrompt
@@ -179,6 +179,7 @@ class Comparison:
             arms[name] |= {"share_of_ceiling": share, "executed": asdict(work)}
             shares.append({"arm": name, "share of ceiling": share, "tokens computed": work.token_share,
                            "layers computed": work.layer_share})  # fmt: skip
+        warn_of_fallback(f"ours ({self.mode})", self.scorer.reason or self.many_scorer.reason)
         table("executed FLOPs a second over those of a large matrix product in the same repeat", shares)
         right = sum(outcome.verdict for outcome in self.outcomes[ONE].values())
         return {

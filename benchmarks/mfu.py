@@ -35,7 +35,7 @@ from measure import (
     top_kernels,
 )
 from ours import Scorer, executed
-from reporting import progress, report, table
+from reporting import progress, report, table, warn_of_fallback
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import patched
 from workload import SHAPES, candidates, random_model, random_prompts
@@ -132,8 +132,7 @@ class Bench:
             })  # fmt: skip
         table(f"{self.name}: {len(self.prompts)} prompts of {self.args.tokens} tokens; batch sizes in brackets", rows)
         for name, scorer in self.scorers.items():
-            if scorer.reason:
-                print(f"{name} fell back to model.forward: {scorer.reason}")
+            warn_of_fallback(name, scorer.reason)
         return {
             "shape": vars(self.shape),
             "matmul_tflops": spread([rate / 1e12 for rate in matmul.rates]),

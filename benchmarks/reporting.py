@@ -46,6 +46,12 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def warn_of_fallback(name: str, reason: str | None) -> None:
+    """Say it where it can't be missed: without its own layer loop the engine is not what is to be measured."""
+    if reason is not None:
+        print(f"\n!!! {name} ran through model.forward: {reason}")
+
+
 def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 

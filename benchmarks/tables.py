@@ -1,0 +1,127 @@
+"""The tables of docs/performance.md out of JSON reports: nothing is typed in by hand.
+
+    python benchmarks/tables.py REPORT.json...
+
+Prints Markdown: for each report where it was measured and by which command, then its tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reporting import shown
+from ropewalk import files
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return "\n".join([*lines, *("| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows)])
+
+
+def tables(report: Mapping[str, Any]) -> str:
+    """Everything of one report."""
+    kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search}
+    return f"{_header(report)}\n\n{kind[report['benchmark']](report)}\n"
+
+
+def _header(report: Mapping[str, Any]) -> str:
+    hardware, versions = report["hardware"], report["versions"]
+    device = hardware.get("device") or f"{hardware['cpu']}, {hardware['threads']} threads"
+    return (
+        f"`{report['command']}` ({report['time'][:10]}, {device}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, seed {report['seed']}). "
+        f"Ceiling: {report['ceiling']['tflops']:.4g} TFLOP/s in {report['ceiling']['dtype']} "
+        f"({report['ceiling']['shape']})."
+    )
+
+
+def _evaluator(report: Mapping[str, Any]) -> str:
+    parts = []
+    for mode in ("gold moved", "generated"):
+        if mode not in report:
+            continue
+        found = report[mode]
+        rows = []
+        for name, arm in found["arms"].items():
+            verdicts = arm["verdicts"]
+            rows.append({
+                "arm": name, "batch": arm["batch_size"], "prompts/s": arm["prompts_per_second"],
+                "ours, 1 candidate, over it": arm["ours_1_over_this"],
+                "ours, several, over it": arm["ours_many_over_this"],
+                "share of ceiling": arm.get("share_of_ceiling"),
+                "verdicts equal to ours": f"{verdicts['equal']}/{verdicts['compared']}",
+            })  # fmt: skip
+        right = f"{found['right']} of {found['prompts']} right"
+        parts.append(f"**{mode}**: {found['prompts']} prompts of {found['tokens_mean']:.0f} tokens, {right}.\n")
+        parts.append(markdown(rows) + "\n")
+        parts += _disagreements(found["arms"])
+    if gain := report.get("shared_prefix_gain"):
+        parts.append(f"Shared prefixes: generated records are scored {shown(gain)} times as fast as moved ones.")
+    return "\n".join(parts)
+
+
+def _disagreements(arms: Mapping[str, Any]) -> list[str]:
+    """Every verdict that differs, with how near ours was to turning."""
+    rows = [
+        {"arm": name, "example": one["example"], "ours": one["ours"], "margin of ours": one["margin"],
+         "its margin": one["their_margin"]}
+        for name, arm in arms.items()
+        for one in arm["verdicts"]["disagreements"]
+    ]  # fmt: skip
+    return [markdown(rows) + "\n"] if rows else []
+
+
+def _mfu(report: Mapping[str, Any]) -> str:
+    rows = []
+    for shape, found in report["shapes"].items():
+        for name, arm in found["arms"].items():
+            over = next(value for key, value in arm.items() if key.endswith("over this"))
+            rows.append({
+                "shape": shape, "arm": name, "batch": arm["batch_size"], "MFU": arm["mfu"],
+                "prompts/s": arm["prompts_per_second"], "TFLOP a prompt": arm["executed_tflop_per_prompt"],
+                "ours over it": over,
+            })  # fmt: skip
+    kernels = [
+        markdown([{"kernel": f"`{one['kernel']}`", "calls": one["calls"], "ms": one["ms"], "share": one["share"]}
+                  for one in found["profile"]]) + "\n"
+        for found in report["shapes"].values() if "profile" in found
+    ]  # fmt: skip
+    return "\n".join([markdown(rows) + "\n", *kernels])
+
+
+def _paper_search(report: Mapping[str, Any]) -> str:
+    whole, (low, high) = report["whole_search"], report["paper"]["hours"]
+    minutes = "{minutes:.1f} ({low:.1f} to {high:.1f})".format(**whole)
+    return markdown([
+        {"what": "measured", "value": f"{report['measured_seconds']:.0f} s, {len(report['chunks'])} chunks"},
+        {"what": "candidates·prompts a second", "value": report["candidate_prompts_per_second"]},
+        {"what": "MFU", "value": report["mfu"]},
+        {"what": "prompt tokens computed", "value": report["plan"]["token_share"]},
+        {"what": "layers computed", "value": report["plan"]["layer_share"]},
+        {"what": f"{report['candidates']} candidates × {report['prompts']} prompts, minutes", "value": minutes},
+        {"what": "the paper on four A100s, minutes", "value": f"{low * 60:.0f} to {high * 60:.0f}"},
+    ])  # fmt: skip
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return shown(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reports", nargs="+", type=Path)
+    for path in parser.parse_args().reports:
+        print(tables(files.read_json(path)))
+
+
+if __name__ == "__main__":
+    main()
