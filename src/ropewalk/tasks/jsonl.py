@@ -29,17 +29,18 @@ class Options:
     """The task's own options."""
 
     template: str | None = option(
-        None, "file with the prompt's text: {name} is the line's field of that name, {pieces} its pieces"
+        None,
+        "File with the prompt's text: {name} is the line's field of that name, {pieces} its pieces. Default: {pieces}.",
     )
-    separator: str = option("\\n", "what stands between pieces; \\n is a line break")
+    separator: str = option("\\n", "What stands between pieces; \\n is a line break.")
     metric: MetricName = option(
         "best_subspan_em",
         "best_subspan_em: the generated first line contains an answer, both normalised; exact_match: the answer is "
-        "the model's own choice token by token, nothing is generated",
+        "the model's own choice token by token, nothing is generated.",
     )
-    max_new_tokens: int = option(100, "tokens a generated answer may have")
-    opening: str = option("", 'what the model\'s turn begins with, e.g. a quote or "Answer: "; \\n is a line break')
-    closing: str = option("", "what must follow the answer for an exact match, e.g. a quote")
+    max_new_tokens: int = option(100, "Tokens a generated answer may have.")
+    opening: str = option("", 'What the model\'s turn begins with, e.g. a quote or "Answer: "; \\n is a line break.')
+    closing: str = option("", "What must follow the answer for an exact match, e.g. a quote.")
 
 
 def contains_answer(text: str, answers: Sequence[str]) -> float:

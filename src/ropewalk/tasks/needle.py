@@ -71,11 +71,13 @@ _KEYS = tuple(f"{adjective}-{noun}" for adjective in _ADJECTIVES for noun in _NO
 class Options:
     """The task's own options."""
 
-    variant: Variant = option("single", "single, multi-key or multi-value")
-    lengths: str = option("2000", "words of the haystack; several, as 1000,2000,4000, take turns by record")
-    distractors: int = option(4, "multi-key: needles of other keys")
-    values: int = option(4, "multi-value: needles of the key that is asked for")
-    value: Value = option("number", "number (seven digits) or uuid")
+    variant: Variant = option(
+        "single", "single; multi-key: among needles of other keys; multi-value: several values of one key."
+    )
+    lengths: str = option("2000", "Words of the haystack; several, as 1000,2000,4000, take turns by record.")
+    distractors: int = option(4, "multi-key: how many needles of other keys.")
+    values: int = option(4, "multi-value: how many needles of the key that is asked for.")
+    value: Value = option("number", "number: seven digits; uuid: 36 characters.")
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,10 @@ NEXT_TOKEN_ACCURACY = Metric("next_token_accuracy", generated=False, score=None,
 class Options:
     """The task's own options."""
 
-    window: int = option(2048, "tokens of a window, without the BOS")
-    stride: int | None = option(None, "tokens from window to window; only so many count at each window's end")
+    window: int = option(2048, "Tokens of a window, without the BOS.")
+    stride: int | None = option(
+        None, "Tokens from one window to the next; only so many at each window's end count. Default: spread windows."
+    )
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from ropewalk.tasks.base import (
 class Options:
     """The task's own options."""
 
-    text: str = option("text", "field of the long text")
-    summary: str = option("summary", "field of the reference summary: a string, or a list of accepted ones")
-    id: str = option("id", "field of the record's name; lines without it are named by their text")
-    instruction: str = option("Summarize the following text in a few sentences.", "what the prompt begins with")
-    max_new_tokens: int = option(256, "tokens a generated summary may have")
+    text: str = option("text", "Field of the long text.")
+    summary: str = option("summary", "Field of the reference summary: a string, or a list of accepted ones.")
+    id: str = option("id", "Field of the record's name; lines without it are named by their text.")
+    instruction: str = option("Summarize the following text in a few sentences.", "What the prompt begins with.")
+    max_new_tokens: int = option(256, "Tokens a generated summary may have.")
 
 
 @dataclass(frozen=True)
