@@ -56,7 +56,7 @@ def test_a_letter_of_several_tokens_is_marked_as_a_whole() -> None:
         ("K\u00f6", "scored"),
         ("", ""),
     ]
-    assert len(prompt.answer_tokens) == 3
+    assert prompt.answer_tokens == ("K", "Ã", "¶")  # the two bytes as a byte-level vocabulary stores them
 
 
 def test_every_alias_has_its_own_view() -> None:

@@ -69,7 +69,7 @@ def view(tokenizer: Any, prompt: RenderedPrompt) -> PromptView:
         scored=(start, len(text)),
         gold=tuple(stretch for stretch in _gold(prompt.example, text) if stretch[1] <= start),
         tokens=tuple(tokenizer.convert_ids_to_tokens(ids)),
-        answer_tokens=tuple(_decode(tokenizer, [token]) for token in ids[prompt.first :]),
+        answer_tokens=tuple(_token(tokenizer, token) for token in ids[prompt.first :]),
         endings=tuple(tokenizer.convert_ids_to_tokens(list(endings))),
     )
 
@@ -81,6 +81,12 @@ def piece_kinds(example: Example) -> dict[str, int]:
 
 def _decode(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _token(tokenizer: Any, token: int) -> str:
+    """One token as text; as the vocabulary stores it where it is a part of a letter."""
+    text = _decode(tokenizer, [token])
+    return str(tokenizer.convert_ids_to_tokens(token)) if "\ufffd" in text else text
 
 
 def _gold(example: Example, text: str) -> Iterator[Stretch]:
