@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,3 +156,19 @@ def test_a_text_at_one_example_only_is_refused() -> None:
     del document["examples"][2]["text"]
     with pytest.raises(DataError, match=r"example 'b@0' .* no field .text."):
         TaskResult.from_dict(document)
+
+
+def test_the_documented_result_is_one() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", text, re.S)
+    assert TaskResult.from_dict(json.loads(block)).to_dict() == json.loads(block)
+
+
+def test_the_documented_figures_are_those_there_are() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text()
+    one = small(metric="next_token_accuracy", groups=("4k", "8k"))
+    for name in one.summary():
+        assert name in text or name.removesuffix("_interval") in text
+    documented = re.findall(r"^\| (`.*?) \|", text[: text.index("Beside the arms")], re.M)
+    names = {name for row in documented for name in re.findall(r"`(\w+)`", row)} - {"_interval"}
+    assert names <= set(one.summary())

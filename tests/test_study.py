@@ -1,4 +1,4 @@
-"""The study: continued, refused, killed and starved of disk space; the records are whole or absent, never half."""
+"""The study: records come back to the bit, and what is no study of ours, or another's, is refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import json
 import math
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +14,10 @@ import optuna
 import pytest
 
 from ropewalk.errors import StudyError
-from ropewalk.search.space import Candidate, SearchSpace
+from ropewalk.search.space import Candidate
 from ropewalk.study import CandidateRecord, open_study
+from study_process import SETTINGS, SPACE, run_python, same
 
-SPACE = SearchSpace(6)
-SETTINGS = {"method": {"seed": 0, "population": 8}, "search": {"task": "kv", "positions": [0, 4, 9]}}
 RNG = np.random.default_rng(5)
 
 
@@ -35,16 +30,6 @@ def record(slot: int, fitness: float = 0.1, *, generation: int = 0, scores: bool
         fitness,
         (likelihoods > -0.5) * 0.3 if scores else None,
         likelihoods if scores else None,
-    )
-
-
-def same(one: CandidateRecord, other: CandidateRecord) -> bool:
-    """Equal to the bit, NaN equal to NaN."""
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
-        if isinstance(getattr(one, name), np.ndarray | float)
-        else getattr(one, name) == getattr(other, name)
-        for name in CandidateRecord.__dataclass_fields__
     )
 
 
@@ -261,134 +246,6 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert "can't be written (Permission denied)" in refusal(tmp_path)
     tmp_path.chmod(0o700)
-
-
-# A full disk, and kills --------------------------------------------------------------------------------------------
-
-PRELUDE = f"""
-import resource, sys
-from pathlib import Path
-import numpy as np
-from ropewalk.search.space import SearchSpace
-from ropewalk.study import CandidateRecord, open_study
-folder, SETTINGS, SPACE = Path(sys.argv[1]), {SETTINGS!r}, SearchSpace(6)
-
-def make(slot):
-    likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
-
-def limit(size):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-"""
-FILL = """
-limit({size})
-with open_study(folder, SETTINGS) as study:
-    for slot in range(len(study.records()), 1000):
-        study.add(make(slot))
-        print(slot, flush=True)
-"""
-
-
-def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PRELUDE + code, folder], capture_output=True, text=True, timeout=60)
-
-
-def expected(slot: int) -> CandidateRecord:
-    likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
-
-
-def check_first_records(folder: Path, at_least: int) -> int:
-    """All that was reported as added is there, to the bit; returns how many are."""
-    with open_study(folder, SETTINGS) as study:
-        records = study.records()
-    assert len(records) >= at_least
-    for slot in range(len(records)):
-        assert same(records[0, slot], expected(slot))
-    return len(records)
-
-
-def test_a_disk_that_fills_up(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk: SQLite gets the same kind of error from its write."""
-    full = run_python(FILL.format(size=300_000), tmp_path)
-    added = len(full.stdout.splitlines())
-    assert full.returncode == 1
-    assert "study.db: can't be written" in full.stderr.splitlines()[-1]
-    assert "make room" in full.stderr.splitlines()[-1]
-    assert 0 < added < 1000
-    assert check_first_records(tmp_path, added) == added
-    with open_study(tmp_path, SETTINGS) as study:  # there is room again
-        study.add(expected(added))
-    assert check_first_records(tmp_path, added) == added + 1
-
-
-def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
-    full = run_python(FILL.format(size=10_000), tmp_path)
-    assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].startswith("ropewalk.errors.StudyError")
-    assert not (tmp_path / "study.db").exists()
-    with open_study(tmp_path, SETTINGS) as study:
-        study.add(expected(0))
-    assert check_first_records(tmp_path, 1) == 1
-
-
-def kill_while_adding(folder: Path, seconds: float) -> int:
-    """Kill a process that adds records, so long after it began; returns how many it had reported by then."""
-    code = PRELUDE + FILL.format(size=-1)
-    with subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.readlines()
-    assert process.returncode == -signal.SIGKILL
-    whole = [line for line in lines if line.endswith("\n")]
-    return int(whole[-1]) + 1
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.33])
-def test_records_survive_a_kill(tmp_path: Path, seconds: float) -> None:
-    added = kill_while_adding(tmp_path, seconds)
-    assert added <= check_first_records(tmp_path, added) <= added + 1
-
-
-@pytest.mark.slow
-def test_records_survive_many_kills_in_a_row(tmp_path: Path) -> None:
-    rng = np.random.default_rng(17)
-    kept = 0
-    for _ in range(20):
-        added = kill_while_adding(tmp_path, float(rng.uniform(0, 0.3)))
-        now = check_first_records(tmp_path, added)
-        assert now > kept
-        kept = now
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.1, 0.2, 0.4])
-def test_a_kill_while_the_study_is_made(tmp_path: Path, seconds: float) -> None:
-    """It is a whole study or none: the next run opens it either way."""
-    code = "import optuna, sqlalchemy, filelock; optuna.storages.RDBStorage; print(flush=True)\n" + (
-        "with open_study(folder, SETTINGS): pass"
-    )
-    with subprocess.Popen([sys.executable, "-c", PRELUDE + code, tmp_path], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(seconds)
-        process.kill()
-    with open_study(tmp_path, SETTINGS) as study:
-        assert study.records() == {}
-        study.add(expected(0))
-    assert check_first_records(tmp_path, 1) == 1
-    assert not (tmp_path / "study.db.new").exists()
-
-
-def test_files_left_by_a_deleted_study_do_no_harm(tmp_path: Path) -> None:
-    """SQLite would play an old write-ahead log back into a new database."""
-    kill_while_adding(tmp_path, 0.1)
-    assert (tmp_path / "study.db-wal").stat().st_size > 0
-    (tmp_path / "study.db").unlink()
-    with open_study(tmp_path, SETTINGS) as study:
-        assert study.records() == {}
 
 
 def test_candidate_round_trip() -> None:
