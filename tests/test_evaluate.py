@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,10 @@ import pytest
 import torch
 
 from ropewalk.checkpoint import load_pretrained
-from ropewalk.engine.scoring import AnswerScorer
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.evaluate import Evaluator, evaluate
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import CONFIG_KEY, apply, factors_of, remove
-from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult, check_same_examples
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import Task, TaskOptions
@@ -73,35 +72,25 @@ def test_the_real_model_with_factors_of_1_is_vanilla_exactly(demo_model_and_toke
 
 
 def test_the_result_is_records_by_positions(model_and_tokenizer: tuple[Any, Any], task: Task) -> None:
-    model, tokenizer = model_and_tokenizer
-    examples = task.examples("test")
-    (result,) = evaluate(model, tokenizer, task, [None])
-    renderer = PromptRenderer(tokenizer)
-    scores = AnswerScorer(model, tokenizer, [renderer.render(example) for example in examples]).score()
+    """A column is what the task of that position alone gives."""
+    (result,) = evaluate(*model_and_tokenizer, task, [None])
     assert result.records == ("kv-0-test-0", "kv-0-test-1")
     assert result.positions == (0, 1, 2)
-    assert result.log_likelihoods.tolist() == [
-        [score.log_likelihood for score in scores[start : start + 3]] for start in (0, 3)
-    ]
+    for position in result.positions:
+        alone = make_task("kv", TaskOptions(keys=3, positions=(position,), limit=2))
+        (column,) = evaluate(*model_and_tokenizer, alone, [None])
+        np.testing.assert_allclose(column.log_likelihoods[:, 0], result.log_likelihoods[:, position], atol=1e-5)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("carried", [None, FACTORS])
 @pytest.mark.parametrize("candidate", [None, OTHER])
 def test_the_model_is_left_as_it_was(
-    model_and_tokenizer: tuple[Any, Any], task: Task, carried: ScalingFactors | None, candidate: ScalingFactors | None
-) -> None:
-    model, tokenizer = model_and_tokenizer
-    if carried is not None:
-        apply(model, carried)
-    before = state(model)
-    evaluate(model, tokenizer, task, [candidate])
-    assert_same_state(state(model), before)
-
-
-@pytest.mark.parametrize("carried", [None, FACTORS])
-@pytest.mark.parametrize("candidate", [None, OTHER])
-def test_also_after_an_interruption(
-    model_and_tokenizer: tuple[Any, Any], task: Task, carried: ScalingFactors | None, candidate: ScalingFactors | None
+    model_and_tokenizer: tuple[Any, Any],
+    task: Task,
+    carried: ScalingFactors | None,
+    candidate: ScalingFactors | None,
+    interrupted: bool,
 ) -> None:
     model, tokenizer = model_and_tokenizer
     if carried is not None:
@@ -111,8 +100,8 @@ def test_also_after_an_interruption(
     def interrupt(count: int) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(model, tokenizer, task, [candidate], on_progress=interrupt)
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        evaluate(model, tokenizer, task, [candidate], on_progress=interrupt if interrupted else None)
     assert_same_state(state(model), before)
 
 
@@ -154,10 +143,10 @@ def test_the_format_of_the_prompt_is_a_setting(model_and_tokenizer: tuple[Any, A
         evaluate(model, tokenizer, task, [None], chat_template=False, chat_template_kwargs={"a": 1})
 
 
-def test_prefixes_are_shared_and_the_evaluator_says_so(model_and_tokenizer: tuple[Any, Any], task: Task) -> None:
+def test_the_own_layer_loop_is_used_and_the_evaluator_says_so(model_and_tokenizer: tuple[Any, Any], task: Task) -> None:
     evaluator = Evaluator(*model_and_tokenizer, task, task.examples("test"))
     evaluator.score(FACTORS)
-    assert evaluator.shared_prefix_reason is None
+    assert evaluator.fallback_reason is None
 
 
 @pytest.mark.parametrize("damage", ["a missing position", "another order", "another place"])
