@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -41,36 +42,61 @@ class LayerLoop:
 
     def score(self, candidates: Sequence[Factors]) -> Iterator[tuple[list[int], list[list[AnswerScore]]]]:
         """Batch by batch the numbers of its prompts and, for each candidate, their scores."""
-        tree = candidate_tree(candidates)
-        waiting = self._batches(range(len(self.rows)), tree.width)
+        parts = [candidate_tree(candidates)]  # those that are computed together: all, as long as memory lasts
+        waiting = self._batches(range(len(self.rows)), parts)
         while waiting:
             try:
-                stats = self._stats(tuple(waiting[0]), tree)
+                stats = [self._stats(tuple(waiting[0]), tree) for tree in parts]
             except torch.cuda.OutOfMemoryError:
                 stats = []
             if not stats:  # outside of the handler, which would keep the failed tensors alive
-                waiting = self._smaller(waiting, tree)
+                waiting, parts = self._smaller(waiting, parts, candidates)
                 continue
-            yield self._scores([self.rows[number] for number in waiting.pop(0)], [stats[leaf] for leaf in tree.leaves])
+            by_candidate = [part[leaf] for part, tree in zip(stats, parts, strict=True) for leaf in tree.leaves]
+            yield self._scores([self.rows[number] for number in waiting.pop(0)], by_candidate)
 
     def widest(self) -> int:
         """Candidates that fit into one batch beside the longest row."""
         longest = max(len(row.ids) for row in self.rows)
         return max(1, self.budget.tokens // longest)
 
-    def _batches(self, numbers: Sequence[int], width: int) -> list[list[int]]:
+    def _batches(self, numbers: Sequence[int], parts: Sequence[CandidateTree]) -> list[list[int]]:
         chosen = [self.rows[number] for number in numbers]
+        width = max(tree.width for tree in parts)
         batches = make_batches(chosen, max(1, self.budget.tokens // width), self.multiple)
         return [[numbers[place] for place in batch] for batch in batches]
 
-    def _smaller(self, waiting: list[list[int]], tree: CandidateTree) -> list[list[int]]:
-        """Half the batch for all that is left; nothing that is done is done again."""
+    def _smaller(
+        self, waiting: list[list[int]], parts: Sequence[CandidateTree], candidates: Sequence[Factors]
+    ) -> tuple[list[list[int]], list[CandidateTree]]:
+        """Half the batch for all that is left; nothing that is done is done again.
+
+        First fewer rows, then fewer candidates at once and fewer prompts in a row.
+        """
         torch.cuda.empty_cache()
         self._built.clear()
-        rows = waiting[0]
-        longest = max(len(self.rows[number].ids) for number in rows)
-        self.budget.halve(len(rows) * longest * tree.width, smallest=longest * tree.width)
-        return self._batches([number for batch in waiting for number in batch], tree.width)
+        failed = [self.rows[number] for number in waiting[0]]
+        longest = max(len(row.ids) for row in failed)
+        together = max(tree.width for tree in parts)
+        self.budget.halve(len(failed) * longest * together, smallest=max(row.length for row in failed))
+        numbers = [part for batch in waiting for number in batch for part in self._cut(number)]
+        width = self.widest()
+        if width < together:
+            parts = [candidate_tree(candidates[start : start + width]) for start in range(0, len(candidates), width)]
+        return self._batches(numbers, parts), list(parts)
+
+    def _cut(self, number: int) -> list[int]:
+        """The row itself, or the rows that take its place where it holds several prompts and is over the budget."""
+        row = self.rows[number]
+        if not row.has_tails or len(row.ids) <= self.budget.tokens:
+            return [number]
+        prompts = [prompt for prompt, _ in row.spans]
+        packed = pack([self.prompts[prompt] for prompt in prompts], self.budget.tokens)
+        rows = [replace(one, spans=tuple((prompts[place], span) for place, span in one.spans)) for one in packed]
+        added = range(len(self.rows), len(self.rows) + len(rows) - 1)
+        self.rows[number] = rows[0]
+        self.rows.extend(rows[1:])
+        return [number, *added]
 
     def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[HostStats]:
         """Of each group of the last layer the statistics at the scored places of the rows, one row after another."""
