@@ -152,7 +152,7 @@ class Evaluator:
         limit = longest_input(self.model)
         budget = self.task.metric.max_new_tokens if self.generated else 0
         sizes = {
-            aliases[0].example: max(len(one.ids) if not budget else one.first + budget for one in aliases)
+            aliases[0].example: max(max(len(one.ids), one.first + budget) for one in aliases)
             for aliases in prompts
         }
         long = [example for example, size in sizes.items() if limit and size > limit]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ropewalk.engine.rope_schemes import LENGTH_DEPENDENT_ROPE, rope_schemes
+from ropewalk.engine.rope_schemes import LENGTH_DEPENDENT_ROPE, has_length_dependent_rope, rope_schemes
 from ropewalk.layers import rotary_sites, undecorated_forward
 
 Tables = tuple[Tensor, Tensor]
@@ -89,3 +90,25 @@ class RotaryTables:
         """The module keeps the base of the longest sequence it has met until a short one comes by: so one does."""
         for length in (1, key) if key else (1,):
             self.module(like, position_ids=torch.tensor([[length - 1]], device=like.device), **more)
+
+
+@contextmanager
+def kept_base(model: nn.Module) -> Iterator[None]:
+    """Afterwards the rotary modules have the base they had before: dynamic NTK keeps that of the longest sequence it
+    has met, and what the model says to others would follow what was scored in between.
+    """
+    modules = [site.module for site in rotary_sites(model)] if has_length_dependent_rope(model) else []
+    before = [(module, dict(vars(module)), dict(module._buffers)) for module in modules]
+    values = [
+        {name: buffer.clone() for name, buffer in buffers.items() if buffer is not None} for *_, buffers in before
+    ]
+    try:
+        yield
+    finally:
+        for (module, state, buffers), copies in zip(before, values, strict=True):
+            for name, copy in copies.items():
+                buffers[name].copy_(copy)  # type: ignore[union-attr]
+            module._buffers.update(buffers)
+            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached") and name not in state]:
+                delattr(module, name)
+            vars(module).update({name: value for name, value in state.items() if not name.startswith("_")})

@@ -13,10 +13,11 @@ from ropewalk.engine.decoder import Decoder, NotFitError
 from ropewalk.engine.forward import ForwardScorer
 from ropewalk.engine.generation import Request, by_loop, by_model
 from ropewalk.engine.layer_loop import LayerLoop
-from ropewalk.engine.memory import budget
+from ropewalk.engine.memory import Budget, budget
+from ropewalk.engine.rotary_tables import kept_base
 from ropewalk.engine.scoring import AnswerScore
 from ropewalk.engine.self_check import difference_from_forward, generation_fault, tolerance
-from ropewalk.errors import DataError
+from ropewalk.errors import DataError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import check_factors, patched, rotary_layers, unpatched
 from ropewalk.prompts import RenderedPrompt, terminator_ids
@@ -54,6 +55,7 @@ class Scorer:
         }
         self._tokens_per_batch = tokens_per_batch
         self._budget = budget(model, self.device, tokens_per_batch)
+        self._generation_budget: Budget | None = None
         self._compiled = self.device.type == "cuda" if compiled is None else compiled
         self._loop: LayerLoop | None = None
         self._checked = self._generation_checked = False
@@ -71,7 +73,7 @@ class Scorer:
         """
         report = on_progress or (lambda numbers, candidates: None)
         found: list[dict[int, AnswerScore]] = [{} for _ in candidates]
-        with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model):
+        with self._model_at_rest():
             for factors in candidates:
                 if factors is not None:
                     check_factors(self.model, factors, any_model=any_model)
@@ -94,7 +96,7 @@ class Scorer:
         """Greedily generated answers to token ids under `factors`, each up to the first stop."""
         report = on_progress or (lambda numbers, candidates: None)
         found: dict[int, str] = {}
-        with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model):
+        with self._model_at_rest():
             if factors is not None:
                 check_factors(self.model, factors, any_model=any_model)
             self._prepare()
@@ -106,9 +108,10 @@ class Scorer:
     def _texts(
         self, prompts: Sequence[Sequence[int]], request: Request, factors: ScalingFactors | None, any_model: bool
     ) -> Iterator[tuple[list[int], list[str]]]:
-        size = budget(self.model, self.device, self._tokens_per_batch, cached=True)
+        size = self._generation_budget or budget(self.model, self.device, self._tokens_per_batch, cached=True)
+        self._generation_budget = size
         if self._loop is not None and self._checked and not self._generation_checked:
-            fault = generation_fault(self.model, self._loop.decoder, self.tokenizer, prompts, rotary_layers(self.model))
+            fault = self._generation_fault(self._loop.decoder, prompts)
             self._generation_checked = True
             if fault is not None:
                 self.reason, self._loop = fault, None
@@ -118,6 +121,20 @@ class Scorer:
             return
         with patched(self.model, factors, any_model=any_model) if factors is not None else unpatched(self.model):
             yield from by_model(self.model, self.tokenizer, prompts, request, size)
+
+    @contextmanager
+    def _model_at_rest(self) -> Iterator[None]:
+        """No gradients, no dropout, no factors; afterwards the model is what it was."""
+        with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model), kept_base(self.model):
+            yield
+
+    def _generation_fault(self, decoder: Decoder, prompts: Sequence[Sequence[int]]) -> str | None:
+        try:
+            return generation_fault(self.model, decoder, self.tokenizer, prompts, rotary_layers(self.model))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever it is, `model.generate` is there
+            return f"the layer loop fails to generate with it ({type(error).__name__}: {error})"
 
     def _by_loop(
         self, candidates: Sequence[ScalingFactors | None], any_model: bool
@@ -149,11 +166,11 @@ class Scorer:
         """Choose the way at the first call. Where nothing is finite the check says nothing and is made again."""
         if self.reason is not None or self._checked:
             return
-        rotary = rotary_layers(self.model)
         try:
+            rotary = rotary_layers(self.model)
             decoder = Decoder(self.model, rotary)
             difference = difference_from_forward(self.model, decoder, self.prompts, self._terminators, rotary)
-        except NotFitError as error:
+        except (NotFitError, UnsupportedModelError) as error:  # without factors any model can be scored
             self.reason = str(error)
             return
         except torch.cuda.OutOfMemoryError:

@@ -120,8 +120,8 @@ def _few(prompts: Sequence[RenderedPrompt], decoder: Decoder) -> list[RenderedPr
     windows = [spec.window for spec in decoder.layers if spec.window is not None]
     size = max(SHORTEST, *(2 * window for window in windows)) if windows else SHORTEST
     cut = {number: len(prompts[number].ids) - size for number in chosen}
-    together = min(cut[longest], cut[neighbour])  # by the same amount, so that they still begin alike
-    cut[longest] = cut[neighbour] = together
+    if 0 < cut[longest] < prompts[neighbour].first:
+        cut[neighbour] = cut[longest]  # by the same amount, so that they still begin alike
     return [_shortened(prompts[number], cut[number]) for number in chosen]
 
 
