@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, plan: Plan, model_path: Path) -> dict[str, Any
         "plan": asdict(plan),
         "factors": [factors.values for factors in chosen],
         "ceiling": ceiling.to_json(),
-        **compare(model, tokenizer, plan, chosen, ceiling, MODES[args.mode]),
+        **compare(model, tokenizer, plan, chosen, ceiling, MODES[args.mode], profile=args.profile),
     }
 
 

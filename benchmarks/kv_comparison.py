@@ -12,7 +12,18 @@ from typing import Any
 import torch
 
 from baselines import Baselines, Outcome
-from measure import Arm, Ceiling, Timings, best_batch, interleave, matmul_arm, ratio, share_of_ceiling, spread
+from measure import (
+    Arm,
+    Ceiling,
+    Timings,
+    best_batch,
+    interleave,
+    matmul_arm,
+    ratio,
+    share_of_ceiling,
+    spread,
+    top_kernels,
+)
 from ours import Scorer, executed
 from reporting import table, warn_of_fallback
 from ropewalk.factors import ScalingFactors
@@ -192,7 +203,14 @@ class Comparison:
 
 
 def compare(
-    model: Any, tokenizer: Any, plan: Plan, chosen: Sequence[ScalingFactors], ceiling: Ceiling, modes: Sequence[Mode]
+    model: Any,
+    tokenizer: Any,
+    plan: Plan,
+    chosen: Sequence[ScalingFactors],
+    ceiling: Ceiling,
+    modes: Sequence[Mode],
+    *,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Both data modes one after the other, and what the shared prefixes of generated records bring."""
     found: dict[str, Any] = {}
@@ -207,6 +225,10 @@ def compare(
         ours[mode], matmul = timings[ONE], timings.pop(MATMUL)
         found[mode] = {"matmul_tflops": spread([rate / 1e12 for rate in matmul.rates])}
         found[mode] |= comparison.summary(timings, matmul)
+        if profile:
+            kernels = top_kernels(lambda done=comparison: done.scorer.score(done.chosen[:1]), comparison.device)
+            found[mode]["profile"] = kernels
+            table(f"{ONE} ({mode}): what takes the time", kernels)
         if comparison.device.type == "cuda":
             torch.cuda.empty_cache()
     if len(ours) == 2:
@@ -224,5 +246,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positions", type=int, default=5, help="gold positions of each record")
     parser.add_argument("--candidates", type=int, default=8, help="candidates that ours scores at once")
     parser.add_argument("--mode", choices=["both", "gold moved", "generated"], default="both")
+    parser.add_argument("--profile", action="store_true", help="print the kernels of ours that take the most time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON report here")
