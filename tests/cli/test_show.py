@@ -49,6 +49,41 @@ def test_the_prompt_with_its_marks(tokenizer_alone: Path, capsys: pytest.Capture
     assert "tokens that begin with '\"'" in facts
 
 
+def test_a_terminal_shows_colours_in_place_of_brackets(
+    tokenizer_alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    text = show(capsys, "--model", tokenizer_alone, *SMALL, "--index", 4)
+    assert "⟦" not in text
+    assert "⟪" not in text
+    assert text.count(f"\x1b[1;7m{EXAMPLES[4].answers[0]}\x1b[0m") == 2  # in the prompt and below it
+    assert f"\x1b[32m{EXAMPLES[4].pieces[2].text.strip()}\x1b[0m" in text
+    assert "\x1b[32mpiece 3\x1b[0m of 5" in text
+
+
+def test_long_answers_are_cut_short_below_the_prompt(
+    tokenizer_alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "book.txt").write_text("It was a bright cold day in April. " * 40)
+    task = ["--task", "perplexity", "--data", tmp_path / "book.txt", "--option", "window=90", "--limit", 2]
+    task += ["--positions", "1"]
+    text = show(capsys, "--model", tokenizer_alone, *task)
+    (line,) = [line for line in text.splitlines() if line.startswith("scored")]
+    assert " tokens: " in line
+    assert line.endswith("…")
+    assert "anything may follow" in text
+
+
+def test_every_alias(tokenizer_alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.jsonl").write_text(json.dumps({"prompt": "Who?", "answers": ["Ann", "Bo", "Ann"]}))
+    task = ["--task", "jsonl", "--data", tmp_path / "own.jsonl", "--split", "all"]
+    text = show(capsys, "--model", tokenizer_alone, *task)
+    assert "2, the likeliest one counts; --verbose shows all" in text
+    assert text.count("\nscored") == 1
+    assert show(capsys, "--model", tokenizer_alone, *task, "--verbose").count("\nscored") == 2
+
+
 def test_the_same_example_by_its_id(tokenizer_alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_index = show(capsys, "--model", tokenizer_alone, *SMALL, "--index", 4)
     assert show(capsys, "--model", tokenizer_alone, *SMALL, "--id", EXAMPLES[4].id) == by_index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -17,7 +18,8 @@ from ropewalk.tasks.base import Example, Task
 
 MARKS = {"": ("", ""), "gold": ("⟪", "⟫"), "scored": ("⟦", "⟧")}
 STYLES = {"": "", "gold": "green", "scored": "bold reverse"}
-SHOWN_ENDINGS = 8
+MARKED = re.compile("(⟪.*?⟫|⟦.*?⟧)", re.S)
+SHOWN_TOKENS, SHOWN_ENDINGS = 64, 8
 
 
 def show(
@@ -50,7 +52,7 @@ def show(
     facts = [*_facts(made, example, views[0]), *_answers(views if verbose else views[:1], len(views))]
     out.print("─" * 40)
     for name, value in facts:
-        out.print(f"{name:<11}{value}", soft_wrap=True, markup=False)
+        out.print(f"{name:<11}", _coloured(value) if out.is_terminal else value, sep="", soft_wrap=True, markup=False)
     if json:
         files.write_json(json, _document(made, example, renderer.settings(), views))
 
@@ -81,6 +83,13 @@ def marked(prompt: PromptView) -> str:
     return "".join(MARKS[mark][0] + text + MARKS[mark][1] for text, mark in prompt.stretches())
 
 
+def _coloured(value: str) -> Text:
+    """Marked parts in the colours of the prompt above, in place of their brackets."""
+    styles = {start: STYLES[mark] for mark, (start, _) in MARKS.items() if start}
+    parts = MARKED.split(value)
+    return Text.assemble(*((part[1:-1], styles[part[0]]) if MARKED.fullmatch(part) else part for part in parts))
+
+
 def _facts(task: Task, example: Example, shown: PromptView) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in piece_kinds(example).items())
     gold = [str(number) for number, piece in enumerate(example.pieces, start=1) if piece.kind == "gold"]
@@ -101,8 +110,10 @@ def _facts(task: Task, example: Example, shown: PromptView) -> list[tuple[str, s
 def _answers(views: Sequence[PromptView], count: int) -> list[tuple[str, str]]:
     rows = []
     for shown in views:
-        tokens = " ".join(map(repr, shown.answer_tokens))
-        rows.append(("scored", f"⟦{shown.text[slice(*shown.scored)]}⟧ in {len(shown.answer_tokens)} tokens: {tokens}"))
+        count_tokens = len(shown.answer_tokens)
+        tokens = " ".join(map(repr, shown.answer_tokens[:SHOWN_TOKENS])) + (" …" if count_tokens > SHOWN_TOKENS else "")
+        answer = f"⟦{shown.text[slice(*shown.scored)]}⟧ in " if count_tokens <= SHOWN_TOKENS else ""
+        rows.append(("scored", f"{answer}{count_tokens} tokens: {tokens}"))
         rows.append(("then", _ending(shown)))
     if count > len(views):
         rows.append(("answers", f"{count}, the likeliest one counts; --verbose shows all"))
