@@ -118,6 +118,7 @@ def test_remarks_say_what_was_left_out_what_failed_and_what_is_lost() -> None:
         ((20, 18, 20), "the intervals overlap"),
         ((20, 30, 20), ""),
         ((20, 10), "Give three or more positions"),
+        ((20,), ""),
     ],
 )
 def test_the_shape(right: tuple[int, ...], says: str) -> None:

@@ -93,7 +93,8 @@ def _coloured(value: str) -> Text:
 def _facts(task: Task, example: Example, shown: PromptView) -> list[tuple[str, str]]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in piece_kinds(example).items())
     gold = [str(number) for number, piece in enumerate(example.pieces, start=1) if piece.kind == "gold"]
-    where = f"; gold: ⟪piece {', '.join(gold)}⟫ of {len(example.pieces)}" if gold else ""
+    pieces = f"piece{'s' if len(gold) > 1 else ''} {', '.join(gold)}"
+    where = f"; gold: ⟪{pieces}⟫ of {len(example.pieces)}" if gold else ""
     positions = ", ".join(str(position) for position in task.positions)
     metric = task.metric
     how = f"generated, at most {metric.max_new_tokens} tokens" if metric.generated else "teacher-forced"

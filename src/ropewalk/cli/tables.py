@@ -123,12 +123,12 @@ def remarks(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Iterator[Tex
 
 
 def shape_sentence(block: Mapping[str, Any]) -> str:
-    """One sentence on the shape of accuracies by position; empty where a warning says that there is no U.
+    """One sentence on the shape of accuracies by position; empty where there is none, or a warning says there is no U.
 
     block: figures of one arm.
     """
     accuracy, interval = block["accuracy"], block["interval"]
-    if block["metric"] == PERPLEXITY_METRIC or no_u_to_mend(block):
+    if len(accuracy) == 1 or block["metric"] == PERPLEXITY_METRIC or no_u_to_mend(block):
         return ""
     if len(accuracy) < 3:
         return "Give three or more positions to see whether the middle is lost."
