@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedModel
 
 from ropewalk.engine.scoring import AnswerScore
+from ropewalk.factors import ScalingFactors
+from ropewalk.patch import patched, unpatched
 from ropewalk.prompts import RenderedPrompt
 from ropewalk.tasks.base import Example
 
@@ -18,13 +22,18 @@ ENDS = range(30)  # ids of the tokens that end an answer
 
 
 class TinyTokenizer:
-    """As much of a tokenizer as scoring asks for: the vocabulary of the tiny models."""
+    """As much of a tokenizer as the engine asks for: the vocabulary of the tiny models, a text is its ids in words."""
+
+    eos_token_id: int | None = None
 
     def __len__(self) -> int:
         return 128
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return ['"' if index in ENDS else "x" for index in ids]
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return " ".join(map(str, ids))
 
 
 def prompt_of(ids: Sequence[int], name: str = "r@0", terminator: str = '"') -> RenderedPrompt:
@@ -49,6 +58,12 @@ def prompts_of_records(records: int, positions: int = 4, prefix: int = 40, seed:
     return found
 
 
+def prompt_of_length(tokens: int, terminator: str = '"') -> RenderedPrompt:
+    """A prompt of so many tokens, another one for each length."""
+    generator = torch.Generator().manual_seed(tokens)
+    return prompt_of(torch.randint(3, 128, (tokens,), generator=generator).tolist(), f"l{tokens}@0", terminator)
+
+
 def with_greedy_answer(model: PreTrainedModel, prompt: RenderedPrompt) -> RenderedPrompt:
     """The same prompt with the answer that the model gives by itself."""
     ids = torch.tensor([prompt.ids[: prompt.first]])
@@ -63,23 +78,71 @@ def oracle(
 ) -> list[AnswerScore]:
     """One prompt at a time, all logits. dtype: grouped products of experts know no float64."""
     found = []
+    fresh: Any = copy.deepcopy(model).to(dtype)
+    remembers = "dynamic" in str(model.config)  # dynamic NTK keeps the base of the longest prompt it has seen
     for prompt in prompts:
-        exact: Any = copy.deepcopy(model).to(dtype)  # a new one, for dynamic NTK remembers what it has seen
+        exact = copy.deepcopy(fresh) if remembers else fresh
         with torch.no_grad():
             logits = exact(input_ids=torch.tensor([prompt.ids]), use_cache=False).logits[0].double()
         steps = logits[prompt.first - 1 :]
         answer = prompt.ids[prompt.first :]
         greedy = steps.argmax(-1).tolist()
-        right = all(said == wanted for said, wanted in zip(greedy, answer, strict=False))
+        matches = sum(said == wanted for said, wanted in zip(greedy, answer, strict=False))
         logs = [float(steps[step].log_softmax(-1)[token]) for step, token in enumerate(answer)]
         used = steps if prompt.terminator else steps[: len(answer)]
         sorted_steps = used.sort(-1, descending=True).values
         found.append(
             AnswerScore(
-                verdict=right and (not prompt.terminator or greedy[len(answer)] in ENDS),
+                verdict=matches == len(answer) and (not prompt.terminator or greedy[len(answer)] in ENDS),
                 log_likelihood=sum(logs) / len(logs),
                 margin=float((sorted_steps[:, 0] - sorted_steps[:, 1]).min()),
                 tokens=len(answer),
+                matches=matches,
             )
         )
     return found
+
+
+def oracles(
+    model: PreTrainedModel,
+    prompts: Sequence[RenderedPrompt],
+    candidates: Sequence[ScalingFactors | None],
+    dtype: torch.dtype = torch.float64,
+) -> list[list[AnswerScore]]:
+    """The oracle under each candidate."""
+    found = []
+    for factors in candidates:
+        with unpatched(model) if factors is None else patched(model, factors):
+            found.append(oracle(model, prompts, dtype))
+    return found
+
+
+def assert_equal_scores(found: Sequence[AnswerScore], expected: Sequence[AnswerScore], tolerance: float) -> None:
+    """Equal in all that is discrete, and within `tolerance` in the rest."""
+    for name in ("verdict", "tokens", "matches"):
+        assert [getattr(one, name) for one in found] == [getattr(one, name) for one in expected], name
+    for name in ("log_likelihood", "margin"):
+        expected_numbers = [getattr(one, name) for one in expected]
+        assert [getattr(one, name) for one in found] == pytest.approx(expected_numbers, abs=tolerance), name
+
+
+@contextmanager
+def out_of_memory(owner: Any, name: str, tokens: int) -> Iterator[list[int]]:
+    """`owner.name` fails, as a full GPU would, for more than `tokens` tokens; the list holds the sizes that failed.
+
+    The method's first argument is a `Batch`, its second the tree of candidates.
+    """
+    failed: list[int] = []
+    method = getattr(owner, name)
+
+    def limited(batch: Any, tree: Any, *rest: Any) -> Any:
+        if batch.ids.numel() * tree.width > tokens:
+            failed.append(batch.ids.numel() * tree.width)
+            raise torch.cuda.OutOfMemoryError("out of memory, on purpose")
+        return method(batch, tree, *rest)
+
+    setattr(owner, name, limited)
+    try:
+        yield failed
+    finally:
+        delattr(owner, name)
