@@ -26,6 +26,9 @@ _FULL_LAST_LAYER = (
 )
 
 
+COMPILED_TOKENS = 2**18
+
+
 class KeyValueCache:
     """Keys and values of every layer, [R, key-value heads, tokens, head size]; valid only for the factors it was made
     with, for keys are kept as they were rotated.
@@ -111,6 +114,24 @@ class Views:
 
 
 @dataclass(frozen=True)
+class PlacedLevel:
+    """A `Level` on the device. factors: float64 [groups]. parents: int64 [groups], None where groups are the same."""
+
+    level: Level
+    factors: Tensor
+    parents: Tensor | None
+
+
+def placed(tree: CandidateTree, device: torch.device) -> list[PlacedLevel]:
+    """All levels in one transfer: one a layer would make the host wait for the device in each."""
+    factors = torch.tensor([value for level in tree.levels for value in level.factors], dtype=torch.float64)
+    parents = torch.tensor([value for level in tree.levels for value in level.parents or level.factors])
+    sizes = [len(level.factors) for level in tree.levels]
+    rows = zip(tree.levels, torch.split(factors.to(device), sizes), torch.split(parents.to(device), sizes), strict=True)
+    return [PlacedLevel(level, own, None if level.parents is None else index.long()) for level, own, index in rows]
+
+
+@dataclass(frozen=True)
 class LayerSpec:
     """What the loop needs to know of one decoder layer. layer_type: the rotary module's, where it asks for one."""
 
@@ -158,10 +179,10 @@ class Decoder:
 
     def compile(self) -> None:
         """Compile what lies before and after each layer's attention: one graph each for all layers and shapes."""
-        self.before = torch.compile(before_attention, dynamic=True)
-        self.after = torch.compile(after_attention, dynamic=True)
+        self.before = _compiled(before_attention)
+        self.after = _compiled(after_attention)
 
-    def hidden(self, batch: Batch, tree: CandidateTree, cache: KeyValueCache | None = None) -> Tensor:
+    def hidden(self, batch: Batch, levels: Sequence[PlacedLevel], cache: KeyValueCache | None = None) -> Tensor:
         """Hidden states behind the final norm at the scored places, [groups of the last layer, R, S, hidden].
 
         cache: filled with keys and values where it is given (one candidate, rows without tails).
@@ -171,20 +192,20 @@ class Decoder:
         few = batch.scored.shape[1] < _FULL_LAST_LAYER * tokens
         tables = _TablesByLayer(self.tables, batch.positions, batch.keys, rows)
         views = Views(batch)
-        for spec, level in zip(self.layers, tree.levels, strict=True):
+        for spec, level in zip(self.layers, levels, strict=True):
             if level.parents is not None:
-                x = x.view(-1, rows * tokens, x.shape[-1])[list(level.parents)].flatten(0, 1)
+                x = x.view(-1, rows * tokens, x.shape[-1])[level.parents].flatten(0, 1)
             own = tables.at(level, spec, x)
             if spec is self.layers[-1] and few:
                 x = self._last(spec, x, own, batch, views, cache)
             else:
                 x = self._layer(spec, x, own, batch, views, cache)
-        x = x.view(-1, rows, x.shape[0] // (rows * tree.width), x.shape[-1])
+        x = x.view(len(levels[-1].factors), rows, -1, x.shape[-1])
         normed: Tensor = self.decoder.norm(x if few else _take(x, batch.scored))  # type: ignore[operator]
         return normed
 
     def step(
-        self, ids: Tensor, positions: Tensor, keys: Sequence[int], tree: CandidateTree, cache: KeyValueCache
+        self, ids: Tensor, positions: Tensor, keys: Sequence[int], levels: Sequence[PlacedLevel], cache: KeyValueCache
     ) -> Tensor:
         """One more token a row. ids, positions: int64 [R]. Hidden states behind the final norm, [R, hidden]."""
         x = self.decoder.embed_tokens(ids)  # type: ignore[operator]
@@ -192,7 +213,7 @@ class Decoder:
         places = torch.arange(stop, device=ids.device)
         seen = places <= positions[:, None]
         tables = _TablesByLayer(self.tables, positions[:, None], keys, len(ids))
-        for number, (spec, level) in enumerate(zip(self.layers, tree.levels, strict=True)):
+        for number, (spec, level) in enumerate(zip(self.layers, levels, strict=True)):
             q, k, v = (_heads_first(part, len(ids)) for part in before_attention(spec, x, tables.at(level, spec, x)))
             cache.write(number, k, v, positions)
             mask = seen if spec.window is None else seen & (places > positions[:, None] - spec.window)
@@ -240,16 +261,37 @@ class _TablesByLayer:
         self.tables, self.positions, self.keys, self.rows = tables, positions, keys, rows
         self._last: tuple[object, Tables] | None = None
 
-    def at(self, level: Level, spec: LayerSpec, like: Tensor) -> Tables | None:
-        """Tables cos and sin, [G * R * T, rotary dim]; None for a layer without rotary position."""
+    def at(self, placed: PlacedLevel, spec: LayerSpec, like: Tensor) -> Tables | None:
+        """Tables for `rotate`, [G * R * T, rotary dim]; None for a layer without rotary position."""
         if not spec.rotary:
             return None
-        key = (level.factors, spec.layer_type)
+        key = (placed.level.factors, spec.layer_type)
         if self._last is None or self._last[0] != key:
-            cos, sin = self.tables.at(self.positions, level.factors, self.keys, like, spec.layer_type)
+            cos, sin = self.tables.at(self.positions, placed.factors, self.keys, like, spec.layer_type)
+            half = sin.shape[-1] // 2
+            sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
             shape = (-1, self.rows, -1, -1)
             self._last = (key, (cos.expand(shape).flatten(0, 2), sin.expand(shape).flatten(0, 2)))
         return self._last[1]
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled for any number of tokens up to a bound; beyond it, it runs as it is.
+
+    The bound lets kernels index in 32 bits. `dynamic=True` would make the widths unknown too, and the rotation, with
+    its divisions by what is then no constant, 6 to 7 times slower.
+    """
+    fast = torch.compile(function)
+
+    def call(spec: LayerSpec, x: Tensor, more: Tensor | Tables | None) -> Any:
+        if not 2 <= x.shape[0] <= COMPILED_TOKENS:
+            return function(spec, x, more)
+        for tensor in (x, *(more if isinstance(more, tuple) else (more,))):
+            if tensor is not None:
+                torch._dynamo.mark_dynamic(tensor, 0, min=2, max=COMPILED_TOKENS)
+        return fast(spec, x, more)
+
+    return call
 
 
 def before_attention(spec: LayerSpec, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -304,12 +346,16 @@ def _part(attention: Any, normed: Tensor, part: int, spec: LayerSpec) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position by halves; what lies beyond the rotary dim passes through. x: [tokens, heads, head size]."""
-    cos, sin, size = cos[:, None], sin[:, None], cos.shape[-1]
-    half = size // 2
-    one, two = x[..., :half], x[..., half:size]
-    turned = (one * cos[..., :half] - two * sin[..., :half], two * cos[..., half:] + one * sin[..., half:])
-    return torch.cat(turned if size == x.shape[-1] else (*turned, x[..., size:]), dim=-1)
+    """Rotary position by halves; what lies beyond the rotary dim passes through. x: [tokens, heads, head size].
+
+    sin: with the sign of its first half changed, so that x · cos + (x with its halves exchanged) · sin is all there is
+    to do. Putting the halves together in any other way made torch.compile's kernel several times slower.
+    """
+    size = cos.shape[-1]
+    turned = x if size == x.shape[-1] else x[..., :size]
+    exchanged = turned.view(*turned.shape[:-1], 2, size // 2).flip(-2).flatten(-2)
+    turned = turned * cos[:, None] + exchanged * sin[:, None]
+    return turned if size == x.shape[-1] else torch.cat((turned, x[..., size:]), dim=-1)
 
 
 def _layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type: bool) -> LayerSpec:

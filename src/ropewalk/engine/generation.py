@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.engine.candidates import Factors, candidate_tree
-from ropewalk.engine.decoder import Batch, Decoder, KeyValueCache
+from ropewalk.engine.decoder import Batch, Decoder, KeyValueCache, placed
 from ropewalk.engine.forward import float32_head
 from ropewalk.engine.head import Head
 from ropewalk.engine.memory import Budget
@@ -128,9 +128,9 @@ def generate(
 ) -> Texts:
     """One batch of prompts to the end of its last answer; `head` must be in float32."""
     device = decoder.head.weight.device
-    tree, cache = candidate_tree([factors]), KeyValueCache(request.max_new_tokens)
+    levels, cache = placed(candidate_tree([factors]), device), KeyValueCache(request.max_new_tokens)
     batch = _prompt_batch(decoder, prompts, request, device)
-    logits = head.logits(decoder.hidden(batch, tree, cache)[0, :, 0])
+    logits = head.logits(decoder.hidden(batch, levels, cache)[0, :, 0])
     texts = Texts(tokenizer, request, len(prompts))
     rows, keys = list(range(len(prompts))), list(batch.keys)
     positions = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -147,7 +147,7 @@ def generate(
             cache.keep(kept)
             tokens, positions = tokens[kept], positions[kept]
             rows, keys = [rows[place] for place in active], [keys[place] for place in active]
-        logits = head.logits(decoder.step(tokens, positions, keys, tree, cache))
+        logits = head.logits(decoder.step(tokens, positions, keys, levels, cache))
         positions = positions + 1
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.engine.candidates import CandidateTree, Factors, candidate_tree
-from ropewalk.engine.decoder import Batch, Decoder
+from ropewalk.engine.decoder import Batch, Decoder, placed
 from ropewalk.engine.head import Head
 from ropewalk.engine.memory import Budget
 from ropewalk.engine.rows import Row, make_batches, pack
@@ -101,7 +101,7 @@ class LayerLoop:
     def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[HostStats]:
         """Of each group of the last layer the statistics at the scored places of the rows, one row after another."""
         batch, valid, wanted = self._on_device(rows)
-        hidden = self.decoder.hidden(batch, tree)
+        hidden = self.decoder.hidden(batch, placed(tree, self.device))
         return [HostStats.of(self.head.stats(group[valid], wanted)) for group in hidden]
 
     def _scores(self, rows: Sequence[Row], stats: list[HostStats]) -> tuple[list[int], list[list[AnswerScore]]]:

@@ -53,16 +53,13 @@ class RotaryTables:
         return length if length > self._trained_length else 0
 
     def at(
-        self, positions: Tensor, factors: Sequence[float], keys: Sequence[int], like: Tensor, layer_type: str | None
+        self, positions: Tensor, factors: Tensor, keys: Sequence[int], like: Tensor, layer_type: str | None
     ) -> Tables:
         """Tables cos and sin, each [groups, rows or 1, tokens, rotary dim], in the dtype of `like`.
 
-        positions: int64 [rows or 1, tokens]. factors: [groups]. keys: `length_key` of each row.
+        positions: int64 [rows or 1, tokens]. factors: float64 [groups]. keys: `length_key` of each row.
         """
-        divided = (
-            positions.double()[None] / torch.tensor(factors, dtype=torch.float64, device=like.device)[:, None, None]
-        )
-        divided = divided.float()
+        divided = (positions.double()[None] / factors[:, None, None]).float()
         distinct = sorted(set(keys))
         if len(distinct) == 1:
             return self._tables(divided, distinct[0], like, layer_type)

@@ -94,6 +94,8 @@ class Scorer:
         any_model: bool = False,
     ) -> list[str]:
         """Greedily generated answers to token ids under `factors`, each up to the first stop."""
+        if not prompts:
+            return []
         report = on_progress or (lambda numbers, candidates: None)
         found: dict[int, str] = {}
         with self._model_at_rest():
