@@ -130,16 +130,17 @@ def assert_equal_scores(found: Sequence[AnswerScore], expected: Sequence[AnswerS
 def out_of_memory(owner: Any, name: str, tokens: int) -> Iterator[list[int]]:
     """`owner.name` fails, as a full GPU would, for more than `tokens` tokens; the list holds the sizes that failed.
 
-    The method's first argument is a `Batch`, its second the tree of candidates.
+    The method's first argument is a `Batch`, its second the levels of the candidate tree.
     """
     failed: list[int] = []
     method = getattr(owner, name)
 
-    def limited(batch: Any, tree: Any, *rest: Any) -> Any:
-        if batch.ids.numel() * tree.width > tokens:
-            failed.append(batch.ids.numel() * tree.width)
+    def limited(batch: Any, levels: Any, *rest: Any) -> Any:
+        size = batch.ids.numel() * len(levels[-1].factors)
+        if size > tokens:
+            failed.append(size)
             raise torch.cuda.OutOfMemoryError("out of memory, on purpose")
-        return method(batch, tree, *rest)
+        return method(batch, levels, *rest)
 
     setattr(owner, name, limited)
     try:

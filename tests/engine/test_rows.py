@@ -99,7 +99,7 @@ def test_batches_hold_every_row_once_within_the_budget(found: list[RenderedPromp
 
 @given(prompts(), st.integers(1, 80))
 def test_packing_is_a_pure_function(found: list[RenderedPrompt], size: int) -> None:
-    copies = [dataclasses.replace(prompt, ids=tuple(list(prompt.ids))) for prompt in found]
+    copies = [dataclasses.replace(prompt, ids=(*prompt.ids,)) for prompt in found]
     assert pack(found, size) == pack(copies, size)
     rows = pack(found, size)
     assert make_batches(rows, size) == make_batches(list(rows), size)
