@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from ropewalk.errors import DataError, RopewalkError
 from ropewalk.evaluate import Evaluator, evaluate
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import CONFIG_KEY, apply, factors_of, remove
+from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult, check_same_examples
 from ropewalk.tasks import make_task
-from ropewalk.tasks.base import Task, TaskOptions
+from ropewalk.tasks.base import Example, Metric, Piece, Task, TaskOptions
+from scored_prompts import oracle
 
 FACTORS = ScalingFactors([0.8, 1.2, 1.1, 1.0])
 OTHER = ScalingFactors.uniform(1.3, 4)
@@ -169,3 +172,208 @@ def test_a_model_of_nan_gives_counted_failures(model_and_tokenizer: tuple[Any, A
     (result,) = evaluate(model, tokenizer, task, [None])
     assert result.failures == 6
     assert not result.verdicts.any()
+
+
+# Tasks of a few words --------------------------------------------------------------------------------------------
+
+
+def contains(text: str, answers: Sequence[str]) -> float:
+    return float(any(answer in text for answer in answers))
+
+
+class Words:
+    """Records at two positions whose prompt is `lengths` letters; every answer is one of `answers`."""
+
+    name = "words"
+    OPTIONS: type = object
+    positions = (0, 1)
+    metric = Metric("contains", generated=False, score=contains, max_new_tokens=6)
+
+    def __init__(self, lengths: Sequence[int] = (20, 30), answers: tuple[str, ...] = ("cab",)) -> None:
+        self.lengths, self.answers = lengths, answers
+
+    def examples(self, split: str) -> list[Example]:
+        return [self._example(record, place) for record in range(len(self.lengths)) for place in self.positions]
+
+    def _example(self, record: int, place: int) -> Example:
+        text = "".join(chr(97 + (number * number + 7 * place) % 23) for number in range(self.lengths[record]))
+        pieces = (Piece(text, "query"),)
+        return Example(f"w{record}@{place}", f"w{record}", place, pieces, self.answers, '"', '"', group=f"g{record}")
+
+    def settings(self) -> dict[str, object]:
+        return {"task": self.name, "lengths": list(self.lengths), "answers": list(self.answers)}
+
+    def short(self) -> None:
+        return
+
+
+def words(*args: Any, **metric: Any) -> Any:
+    task = Words(*args)
+    task.metric = dataclasses.replace(Words.metric, **metric)
+    return task
+
+
+def letters(tokenizer: Any, *lengths: int) -> list[int]:
+    """Tokens of the first position's prompts with their answer."""
+    renderer = PromptRenderer(tokenizer, chat_template=False)
+    return [len(renderer.render(example).ids) for example in Words(lengths).examples("test")[::2]]
+
+
+def test_groups_and_records_are_those_of_the_examples(model_and_tokenizer: tuple[Any, Any]) -> None:
+    (result,) = evaluate(*model_and_tokenizer, words(), [None])
+    assert result.records == ("w0", "w1")
+    assert result.groups == ("g0", "g1")
+    assert result.metric == "contains"
+    assert (result.generated, result.graded, result.texts, result.skipped) == (False, False, None, ())
+
+
+def test_the_likeliest_alias_counts(model_and_tokenizer: tuple[Any, Any]) -> None:
+    """By the likelihood of the whole answer: a short one is not likelier for being short in tokens."""
+    model, tokenizer = model_and_tokenizer
+    aliases = ("cab", "a", "bbbb", "cab")
+    (together,) = evaluate(model, tokenizer, words((20, 30), aliases), [FACTORS], chat_template=False)
+    alone = [
+        evaluate(model, tokenizer, words((20, 30), (alias,)), [FACTORS], chat_template=False)[0]
+        for alias in ("cab", "a", "bbbb")
+    ]
+    sums = np.stack([one.log_likelihoods * one.answer_tokens for one in alone])
+    likeliest = sums.argmax(axis=0)
+    for name in ("log_likelihoods", "margins", "answer_tokens", "scores"):
+        expected = np.take_along_axis(np.stack([getattr(one, name) for one in alone]), likeliest[None], 0)[0]
+        np.testing.assert_allclose(getattr(together, name), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("own_loop", [True, False])
+@pytest.mark.parametrize("generate", [False, True])
+def test_progress_adds_up_with_aliases_and_generation(
+    model_and_tokenizer: tuple[Any, Any], generate: bool, own_loop: bool
+) -> None:
+    counts: list[int] = []
+    task = words((20, 30, 5), ("cab", "a", "bbbb"))
+    candidates = [None, FACTORS, OTHER]
+    options: dict[str, Any] = {"generate": generate, "own_loop": own_loop, "tokens_per_batch": 60}
+    evaluate(*model_and_tokenizer, task, candidates, on_progress=counts.append, **options)
+    assert sum(counts) == len(candidates) * 6
+    assert all(count > 0 for count in counts)
+
+
+def test_prompts_over_the_models_limit_are_named(model_and_tokenizer: tuple[Any, Any]) -> None:
+    model, tokenizer = model_and_tokenizer
+    short, long = letters(tokenizer, 20, 60)
+    model.config.max_position_embeddings = long - 1
+    message = (
+    message = rf"of 4 prompts are longer than the model's {long - 1} tokens: w1@0 \({long} tokens\).*--overflow skip"
+    )
+    with pytest.raises(DataError, match=message):
+        evaluate(model, tokenizer, words((20, 60)), [None], chat_template=False)
+    model.config.max_position_embeddings = long
+    (result,) = evaluate(model, tokenizer, words((20, 60)), [None], chat_template=False)
+    assert result.skipped == ()
+    assert short < long
+
+
+def test_overflow_skip_leaves_records_out_at_every_position(model_and_tokenizer: tuple[Any, Any]) -> None:
+    model, tokenizer = model_and_tokenizer
+    (whole,) = evaluate(model, tokenizer, words((20, 30)), [FACTORS], chat_template=False)
+    model.config.max_position_embeddings = letters(tokenizer, 60)[0] - 1
+    evaluator = Evaluator(
+        model,
+        tokenizer,
+        words((20, 60, 30)),
+        words((20, 60, 30)).examples("test"),
+        overflow="skip",
+        chat_template=False,
+    )
+    result = evaluator.score(FACTORS)
+    assert evaluator.skipped == result.skipped == ("w1",)
+    assert result.records == ("w0", "w2")
+    assert result.groups == ("g0", "g2")
+    np.testing.assert_allclose(result.log_likelihoods, whole.log_likelihoods, atol=1e-5)
+    model.config.max_position_embeddings = 5
+    with pytest.raises(DataError, match="all 2 records have a prompt over the model's limit, none is left"):
+        evaluate(model, tokenizer, words((20, 30)), [None], overflow="skip")
+
+
+@pytest.mark.parametrize("budget", [1, 40])
+def test_the_budget_of_an_answer_counts_as_well(model_and_tokenizer: tuple[Any, Any], budget: int) -> None:
+    """And so does the answer that is scored where it is longer than the budget."""
+    model, tokenizer = model_and_tokenizer
+    task = words((20,), ("cab",), max_new_tokens=budget)
+    prompt = PromptRenderer(tokenizer, chat_template=False).render(task.examples("test")[0])
+    needed = max(len(prompt.ids), prompt.first + budget)
+    options: dict[str, Any] = {"generate": True, "chat_template": False}
+    model.config.max_position_embeddings = needed - 1
+    with pytest.raises(DataError, match=rf"{needed} tokens.*, {budget} of them for the answer"):
+        evaluate(model, tokenizer, task, [None], **options)
+    model.config.max_position_embeddings = needed
+    assert evaluate(model, tokenizer, task, [None], **options)[0].generated
+
+
+@pytest.mark.parametrize("own_loop", [True, False])
+def test_generated_answers_are_scored_by_the_tasks_metric(model_and_tokenizer: tuple[Any, Any], own_loop: bool) -> None:
+    model, tokenizer = model_and_tokenizer
+    with torch.no_grad():  # so that attention is sharp and factors change what is said
+        for layer in model.model.layers:
+            layer.input_layernorm.weight.fill_(1)
+    task = words()
+    options: dict[str, Any] = {"chat_template": False, "own_loop": own_loop}
+    teacher = evaluate(model, tokenizer, task, [None, FACTORS], **options)
+    found = evaluate(model, tokenizer, task, [None, FACTORS], generate=True, **options)
+    assert found[0].texts is not None
+    assert found[0].texts != found[1].texts
+    for result, forced in zip(found, teacher, strict=True):
+        assert (result.metric, result.generated) == ("contains, generated", True)
+        np.testing.assert_array_equal(result.log_likelihoods, forced.log_likelihoods)
+    prompts = [PromptRenderer(tokenizer, chat_template=False).render(example) for example in task.examples("test")]
+    flat = [text for row in found[0].texts for text in row]
+    for prompt, text in zip(prompts, flat, strict=True):
+        ids = torch.tensor([prompt.ids[: prompt.first]])
+        with torch.no_grad():
+            output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=6)
+        assert text == tokenizer.decode(output[0, prompt.first :], skip_special_tokens=True)
+    hits = words((20, 30), (flat[0][:2],))
+    (result,) = evaluate(model, tokenizer, hits, [None], generate=True, **options)
+    assert result.texts is not None
+    assert result.scores.tolist() == [[float(flat[0][:2] in text) for text in row] for row in result.texts]
+    assert result.scores[0, 0] == 1
+
+
+def test_a_task_of_generated_answers_generates_unless_told_otherwise(model_and_tokenizer: tuple[Any, Any]) -> None:
+    task = words((20,), ("cab",), generated=True, graded=True)
+    (result,) = evaluate(*model_and_tokenizer, task, [None])
+    assert (result.metric, result.generated, result.graded) == ("contains", True, True)
+    (result,) = evaluate(*model_and_tokenizer, task, [None], generate=False)
+    assert (result.metric, result.generated, result.graded, result.texts) == ("exact_match", False, False, None)
+    with pytest.raises(DataError, match="task words has nothing to generate"):
+        evaluate(*model_and_tokenizer, words((20,), ("cab",), score=None), [None], generate=True)
+
+
+def test_no_examples_are_refused(model_and_tokenizer: tuple[Any, Any]) -> None:
+    with pytest.raises(DataError, match="the task gave no examples"):
+        Evaluator(*model_and_tokenizer, words(), [])
+
+
+@pytest.mark.parametrize("own_loop", [True, False])
+def test_windows_of_a_text_are_scored_bucket_by_bucket(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path, own_loop: bool
+) -> None:
+    """Against an oracle of each bucket by itself; the score is the share of tokens that the model says."""
+    model, tokenizer = model_and_tokenizer
+    with torch.no_grad():  # a model that likes to say the same again, and a text that often does
+        model.model.norm.weight.fill_(1)
+        model.get_input_embeddings().weight.mul_(10)
+    (tmp_path / "text.txt").write_text("".join(3 * chr(97 + number * number % 23) for number in range(200)))
+    options = TaskOptions(data=tmp_path / "text.txt", limit=2, positions=(0, 10, 35), options={"window": 50})
+    task = make_task("perplexity", options)
+    (result,) = evaluate(model, tokenizer, task, [None], own_loop=own_loop)
+    renderer = PromptRenderer(tokenizer)
+    prompts = [prompt for example in task.examples("test") for prompt in renderer.render_all(example)]
+    expected = oracle(model, prompts)
+    assert result.metric == "next_token_accuracy"
+    assert result.answer_tokens[:, 1:].tolist() == [[25, 15]] * 2
+    for name, values in (
+        ("log_likelihoods", [one.log_likelihood for one in expected]),
+        ("scores", [one.matches / one.tokens for one in expected]),
+    ):
+        np.testing.assert_allclose(getattr(result, name).ravel(), values, atol=1e-4)
+    assert 0 < result.scores.max() < 1
