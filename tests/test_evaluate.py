@@ -261,9 +261,7 @@ def test_prompts_over_the_models_limit_are_named(model_and_tokenizer: tuple[Any,
     model, tokenizer = model_and_tokenizer
     short, long = letters(tokenizer, 20, 60)
     model.config.max_position_embeddings = long - 1
-    message = (
     message = rf"of 4 prompts are longer than the model's {long - 1} tokens: w1@0 \({long} tokens\).*--overflow skip"
-    )
     with pytest.raises(DataError, match=message):
         evaluate(model, tokenizer, words((20, 60)), [None], chat_template=False)
     model.config.max_position_embeddings = long
