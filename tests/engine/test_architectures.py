@@ -63,6 +63,13 @@ ROPE_TYPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
+SCALED_QUERIES = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 1024,  # longer than the prompts here: the check by result would see nothing
+    "llama_4_scaling_beta": 0.5,
+}
 # Type, config, what the reason says, and the dtype: products of experts and convolutions know no float64.
 OTHERS: list[tuple[str, dict[str, Any], str, torch.dtype]] = [
     ("olmo2", {}, "another make", torch.float64),
@@ -71,6 +78,7 @@ OTHERS: list[tuple[str, dict[str, Any], str, torch.dtype]] = [
     ("gpt_neox", {}, "no embed_tokens", torch.float64),
     ("granite", {"residual_multiplier": 0.5, "logits_scaling": 2.0}, "differ from model.forward's", torch.float64),
     ("glm", {"head_dim": 16}, "differ from model.forward's", torch.float64),
+    ("ministral3", {"head_dim": 16, "rope_parameters": SCALED_QUERIES}, "scaled by their position", torch.float64),
     ("qwen3_moe", EXPERTS, "fails on it", torch.float32),
     ("gpt_oss", {"num_local_experts": 4, "sliding_window": 16}, "fails on it", torch.float32),
     ("lfm2", {"layer_types": ["conv", "full_attention"] * 2}, "no norm", torch.float32),
