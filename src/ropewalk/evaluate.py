@@ -30,7 +30,7 @@ class Evaluator:
     False gives the model the bare completion prompt, also where the tokenizer has a chat template. overflow: prompts
     over the model's limit are an error that names them, or "skip" leaves their records out at every position alike.
     generate: report the metric of really generated answers; None: if the task's metric asks for it. own_loop: False
-    uses `model.forward` in any case.
+    uses `model.forward` in any case. candidates: how many will be scored in all, to see whether compiling pays.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Evaluator:
         overflow: Overflow = "error",
         generate: bool | None = None,
         own_loop: bool = True,
+        candidates: int = 1,
     ) -> None:
         self.model, self.task = model, task
         self.generated = task.metric.generated if generate is None else generate
@@ -65,7 +66,7 @@ class Evaluator:
         self._owner = [number for number, aliases in enumerate(self._prompts) for _ in aliases]
         flat = [prompt for aliases in self._prompts for prompt in aliases]
         self.prompt_tokens = sum(len(aliases[0].ids) for aliases in self._prompts)
-        self._scorer = Scorer(model, tokenizer, flat, tokens_per_batch, own_loop=own_loop)
+        self._scorer = Scorer(model, tokenizer, flat, tokens_per_batch, own_loop=own_loop, candidates=candidates)
         self._request = Request(task.metric.max_new_tokens, task.metric.stop, end_ids(model, tokenizer))
 
     @property
@@ -152,8 +153,7 @@ class Evaluator:
         limit = longest_input(self.model)
         budget = self.task.metric.max_new_tokens if self.generated else 0
         sizes = {
-            aliases[0].example: max(max(len(one.ids), one.first + budget) for one in aliases)
-            for aliases in prompts
+            aliases[0].example: max(max(len(one.ids), one.first + budget) for one in aliases) for aliases in prompts
         }
         long = [example for example, size in sizes.items() if limit and size > limit]
         if long and overflow == "error":

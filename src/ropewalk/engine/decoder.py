@@ -8,144 +8,22 @@ each part. What is told apart here by its modules is checked by result against `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ropewalk.engine.attention import causal, masked, visible
-from ropewalk.engine.candidates import CandidateTree, Level
+from ropewalk.engine.attention import causal, masked
+from ropewalk.engine.batch import Batch, PlacedLevel, Views
+from ropewalk.engine.blocks import after_attention, before_attention, compiled, keys_and_values, queries
+from ropewalk.engine.kv_cache import KeyValueCache
+from ropewalk.engine.layer_spec import LayerSpec, NotFitError, layer_spec
 from ropewalk.engine.rope_schemes import rope_schemes
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
 from ropewalk.layers import text_config, text_decoder
 
-_NORMS_BEFORE = {"input_layernorm", "post_attention_layernorm"}
-_NORMS_AROUND = _NORMS_BEFORE | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-_FULL_LAST_LAYER = (
-    0.5  # with more scored tokens than this share, the last layer runs whole and they are picked after it
-)
-
-
-COMPILED_TOKENS = 2**18
-
-
-class KeyValueCache:
-    """Keys and values of every layer, [R, key-value heads, tokens, head size]; valid only for the factors it was made
-    with, for keys are kept as they were rotated.
-
-    room: tokens that will follow those of the prompts.
-    """
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def begin(self, k: Tensor, v: Tensor) -> None:
-        """The next layer's keys and values of the prompts."""
-        self.keys.append(nn.functional.pad(k, (0, 0, 0, self.room)))
-        self.values.append(nn.functional.pad(v, (0, 0, 0, self.room)))
-
-    def write(self, layer: int, k: Tensor, v: Tensor, places: Tensor) -> None:
-        """One token a row, k and v [R, key-value heads, 1, head size], at `places`, int64 [R]."""
-        rows = torch.arange(len(places), device=places.device)
-        self.keys[layer][rows, :, places] = k[:, :, 0]
-        self.values[layer][rows, :, places] = v[:, :, 0]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
-
-
-class NotFitError(Exception):
-    """The model is not one for the own layer loop; the message says why."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows on the device. ids: int64 [R, T]. positions: int64 [R or 1, T]. segments: int64 [R, T], -1 is padding.
-
-    stem: tokens from the left that are plain causal in every row; the rest needs masks. keys: length key of each row
-    (rotary_tables.py). scored: int64 [R, S], places whose logits are wanted, padded with the last one of the row.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    segments: Tensor
-    stem: int
-    keys: tuple[int, ...]
-    scored: Tensor
-
-
-class Views:
-    """The masks of a batch in one pass, built once for all layers that ask for the same."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.positions, self.segments = batch.positions.expand_as(batch.segments), batch.segments
-        self.stem, self.of_scored = batch.stem, batch.scored
-        self._found: dict[tuple[str, int | None, int], Tensor] = {}
-
-    def tails(self, window: int | None, rows: int) -> Tensor:
-        """Mask [rows, 1, T - stem, T] for what lies behind the stem; rows is a multiple of R."""
-        return self._mask("tails", window, rows, lambda x: x[:, self.stem :])
-
-    def scored(self, window: int | None, rows: int) -> Tensor:
-        """Mask [rows, 1, S, T] for the scored places."""
-        return self._mask("scored", window, rows, lambda x: x.gather(1, self.of_scored))
-
-    def flat(self, rows: int) -> Tensor:
-        """The scored places among rows * T tokens, int64 [rows * S]."""
-        key = ("flat", None, rows)
-        if key not in self._found:
-            starts = torch.arange(rows, device=self.of_scored.device) * self.segments.shape[1]
-            places = self.of_scored.repeat(rows // len(self.of_scored), 1) + starts[:, None]
-            self._found[key] = places.flatten()
-        return self._found[key]
-
-    def _mask(self, name: str, window: int | None, rows: int, pick: Callable[[Tensor], Tensor]) -> Tensor:
-        if window is not None and window >= self.segments.shape[1]:
-            window = None
-        key = (name, window, rows)
-        if key not in self._found:
-            mask = visible(pick(self.positions), pick(self.segments), self.positions, self.segments, window)
-            self._found[key] = mask.repeat(rows // len(mask), 1, 1, 1)
-        return self._found[key]
-
-
-@dataclass(frozen=True)
-class PlacedLevel:
-    """A `Level` on the device. factors: float64 [groups]. parents: int64 [groups], None where groups are the same."""
-
-    level: Level
-    factors: Tensor
-    parents: Tensor | None
-
-
-def placed(tree: CandidateTree, device: torch.device) -> list[PlacedLevel]:
-    """All levels in one transfer: one a layer would make the host wait for the device in each."""
-    factors = torch.tensor([value for level in tree.levels for value in level.factors], dtype=torch.float64)
-    parents = torch.tensor([value for level in tree.levels for value in level.parents or level.factors])
-    sizes = [len(level.factors) for level in tree.levels]
-    rows = zip(tree.levels, torch.split(factors.to(device), sizes), torch.split(parents.to(device), sizes), strict=True)
-    return [PlacedLevel(level, own, None if level.parents is None else index.long()) for level, own, index in rows]
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """What the loop needs to know of one decoder layer. layer_type: the rotary module's, where it asks for one."""
-
-    layer: Any
-    around: bool
-    heads: int
-    kv_heads: int
-    head_dim: int
-    scale: float
-    window: int | None
-    cap: float | None
-    rotary: bool
-    layer_type: str | None
+FULL_LAST_LAYER = 0.5
+"""With more scored tokens than this share the last layer runs whole, and they are picked after it."""
 
 
 class Decoder:
@@ -171,7 +49,7 @@ class Decoder:
                 raise NotFitError(f"{type(self.decoder).__name__} has no {name}")
         layers: Any = self.decoder.layers
         self.layers = [
-            _layer_spec(layer, index, config, index in rotary_layers, self.tables.by_layer_type)
+            layer_spec(layer, index, config, index in rotary_layers, self.tables.by_layer_type)
             for index, layer in enumerate(layers)
         ]
         self.head: Any = model.get_output_embeddings()  # type: ignore[operator]
@@ -181,10 +59,17 @@ class Decoder:
         self.before: Callable[..., Any] = before_attention
         self.after: Callable[..., Any] = after_attention
 
+    @property
+    def attention_weight(self) -> float:
+        """Cost of a token that attends to one other, in units of all else that a token costs in a layer."""
+        spec = self.layers[0]
+        weights = sum(parameter.numel() for parameter in spec.layer.parameters())
+        return float(2 * spec.heads * spec.head_dim / weights)
+
     def compile(self) -> None:
         """Compile what lies before and after each layer's attention: one graph each for all layers and shapes."""
-        self.before = _compiled(before_attention)
-        self.after = _compiled(after_attention)
+        self.before = compiled(before_attention)
+        self.after = compiled(after_attention)
 
     def hidden(self, batch: Batch, levels: Sequence[PlacedLevel], cache: KeyValueCache | None = None) -> Tensor:
         """Hidden states behind the final norm at the scored places, [groups of the last layer, R, S, hidden].
@@ -193,7 +78,7 @@ class Decoder:
         """
         rows, tokens = batch.ids.shape
         x = self.decoder.embed_tokens(batch.ids).flatten(0, 1)  # type: ignore[operator]
-        few = batch.scored.shape[1] < _FULL_LAST_LAYER * tokens
+        few = batch.scored.shape[1] < FULL_LAST_LAYER * tokens
         tables = _TablesByLayer(self.tables, batch.positions, batch.keys, rows)
         views = Views(batch)
         for spec, level in zip(self.layers, levels, strict=True):
@@ -216,15 +101,31 @@ class Decoder:
         stop = int(positions.max()) + 1
         places = torch.arange(stop, device=ids.device)
         seen = places <= positions[:, None]
-        tables = _TablesByLayer(self.tables, positions[:, None], keys, len(ids))
-        for number, (spec, level) in enumerate(zip(self.layers, levels, strict=True)):
-            q, k, v = (_heads_first(part, len(ids)) for part in before_attention(spec, x, tables.at(level, spec, x)))
+        tables = self._tables_of_all(positions[:, None], keys, levels, x)
+        for number, spec in enumerate(self.layers):
+            q, k, v = (_heads_first(part, len(ids)) for part in self.before(spec, x, tables[number]))
             cache.write(number, k, v, positions)
             mask = seen if spec.window is None else seen & (places > positions[:, None] - spec.window)
             past = cache.keys[number][:, :, :stop], cache.values[number][:, :, :stop]
-            x = after_attention(spec, x, _heads_last(masked(q, *past, mask[:, None, None], spec.scale, spec.cap)))
+            x = self.after(spec, x, _heads_last(masked(q, *past, mask[:, None, None], spec.scale, spec.cap)))
         normed: Tensor = self.decoder.norm(x)  # type: ignore[operator]
         return normed
+
+    def _tables_of_all(
+        self, positions: Tensor, keys: Sequence[int], levels: Sequence[PlacedLevel], like: Tensor
+    ) -> list[Tables | None]:
+        """Tables of every layer for one candidate and one token a row, computed together: they are small."""
+        factors = torch.cat([level.factors for level in levels])
+        found: list[Tables | None] = [None] * len(levels)
+        for layer_type in {spec.layer_type for spec in self.layers if spec.rotary}:
+            members = [
+                number for number, spec in enumerate(self.layers) if spec.rotary and spec.layer_type == layer_type
+            ]
+            cos, sin = self.tables.at(positions, factors[members], keys, like, layer_type)
+            sin = _signed(sin)
+            for place, number in enumerate(members):
+                found[number] = (cos[place, :, 0], sin[place, :, 0])
+        return found
 
     def _layer(
         self, spec: LayerSpec, x: Tensor, tables: Tables | None, batch: Batch, views: Views, cache: KeyValueCache | None
@@ -272,133 +173,14 @@ class _TablesByLayer:
         key = (placed.level.factors, spec.layer_type)
         if self._last is None or self._last[0] != key:
             cos, sin = self.tables.at(self.positions, placed.factors, self.keys, like, spec.layer_type)
-            half = sin.shape[-1] // 2
-            sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
             shape = (-1, self.rows, -1, -1)
-            self._last = (key, (cos.expand(shape).flatten(0, 2), sin.expand(shape).flatten(0, 2)))
+            self._last = (key, (cos.expand(shape).flatten(0, 2), _signed(sin).expand(shape).flatten(0, 2)))
         return self._last[1]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled for any number of tokens up to a bound; beyond it, it runs as it is.
-
-    The bound lets kernels index in 32 bits. `dynamic=True` would make the widths unknown too, and the rotation, with
-    its divisions by what is then no constant, 6 to 7 times slower.
-    """
-    fast = torch.compile(function)
-
-    def call(spec: LayerSpec, x: Tensor, more: Tensor | Tables | None) -> Any:
-        if not 2 <= x.shape[0] <= COMPILED_TOKENS:
-            return function(spec, x, more)
-        for tensor in (x, *(more if isinstance(more, tuple) else (more,))):
-            if tensor is not None:
-                torch._dynamo.mark_dynamic(tensor, 0, min=2, max=COMPILED_TOKENS)
-        return fast(spec, x, more)
-
-    return call
-
-
-def before_attention(spec: LayerSpec, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Norm, projections and rotation. x: [tokens, hidden]; tables: [tokens, rotary dim]. q, k, v: [tokens, heads, D].
-
-    Tokens are flat, for then the only size that changes from batch to batch is the first one: what torch.compile makes
-    of a rotation over rows and tokens of unknown sizes was 20 times slower.
-    """
-    normed = spec.layer.input_layernorm(x)
-    return queries(spec, normed, tables), *keys_and_values(spec, normed, tables)
-
-
-def after_attention(spec: LayerSpec, x: Tensor, out: Tensor) -> Tensor:
-    """Output projection, MLP and both residuals. x, out: [tokens, hidden]."""
-    layer = spec.layer
-    out = layer.self_attn.o_proj(out)
-    if spec.around:
-        x = x + layer.post_attention_layernorm(out)
-        return x + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
-    x = x + out
-    return x + layer.mlp(layer.post_attention_layernorm(x))  # type: ignore[no-any-return]
-
-
-def queries(spec: LayerSpec, normed: Tensor, tables: Tables | None) -> Tensor:
-    """Rotated queries [tokens, heads, head size]."""
-    attention = spec.layer.self_attn
-    q = _part(attention, normed, 0, spec) if hasattr(attention, "qkv_proj") else attention.q_proj(normed)
-    q = q.view(*q.shape[:-1], -1, spec.head_dim)
-    if hasattr(attention, "q_norm"):
-        q = attention.q_norm(q)
-    return q if tables is None else rotate(q, *tables)
-
-
-def keys_and_values(spec: LayerSpec, normed: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor]:
-    """Rotated keys, and values, [tokens, key-value heads, head size]."""
-    attention = spec.layer.self_attn
-    if hasattr(attention, "qkv_proj"):
-        k, v = (_part(attention, normed, part, spec) for part in (1, 2))
-    else:
-        k, v = attention.k_proj(normed), attention.v_proj(normed)
-    k, v = (part.view(*part.shape[:-1], -1, spec.head_dim) for part in (k, v))
-    if hasattr(attention, "k_norm"):
-        k = attention.k_norm(k)
-    return (k if tables is None else rotate(k, *tables)), v
-
-
-def _part(attention: Any, normed: Tensor, part: int, spec: LayerSpec) -> Tensor:
-    """One of q, k, v from a joint projection."""
-    sizes = [count * spec.head_dim for count in (spec.heads, spec.kv_heads, spec.kv_heads)]
-    start = sum(sizes[:part])
-    return nn.functional.linear(normed, attention.qkv_proj.weight[start : start + sizes[part]])
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position by halves; what lies beyond the rotary dim passes through. x: [tokens, heads, head size].
-
-    sin: with the sign of its first half changed, so that x · cos + (x with its halves exchanged) · sin is all there is
-    to do. Putting the halves together in any other way made torch.compile's kernel several times slower.
-    """
-    size = cos.shape[-1]
-    turned = x if size == x.shape[-1] else x[..., :size]
-    exchanged = turned.view(*turned.shape[:-1], 2, size // 2).flip(-2).flatten(-2)
-    turned = turned * cos[:, None] + exchanged * sin[:, None]
-    return turned if size == x.shape[-1] else torch.cat((turned, x[..., size:]), dim=-1)
-
-
-def _layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type: bool) -> LayerSpec:
-    name = type(layer).__name__
-    parts = {child for child, module in layer.named_children() if next(module.parameters(), None) is not None}
-    norms = parts - {"self_attn", "mlp"}
-    if norms not in (_NORMS_BEFORE, _NORMS_AROUND) or not {"self_attn", "mlp"} <= parts:
-        raise NotFitError(f"{name} is made of {', '.join(sorted(parts))}: another make than the loop knows")
-    attention = layer.self_attn
-    projections = {child for child, _ in attention.named_children()}
-    if not ({"q_proj", "k_proj", "v_proj", "o_proj"} <= projections or {"qkv_proj", "o_proj"} <= projections):
-        raise NotFitError(f"{type(attention).__name__} has other projections ({', '.join(sorted(projections))})")
-    if "qkv_proj" in projections and (type(attention.qkv_proj) is not nn.Linear or attention.qkv_proj.bias is not None):
-        raise NotFitError(f"its joint projection is a {type(attention.qkv_proj).__name__}, not a Linear without bias")
-    if getattr(attention, "is_causal", True) is not True:
-        raise NotFitError("its attention is not causal")
-    layer_types = getattr(config, "layer_types", None)
-    layer_type = layer_types[index] if layer_types else None
-    heads, head_dim = config.num_attention_heads, int(attention.head_dim)
-    return LayerSpec(
-        layer=layer,
-        around=norms == _NORMS_AROUND,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=head_dim,
-        scale=float(getattr(attention, "scaling", head_dim**-0.5)),
-        window=_window(attention, config, layer_type),
-        cap=getattr(attention, "attn_logit_softcapping", None),
-        rotary=rotary,
-        layer_type=layer_type if by_layer_type else None,
-    )
-
-
-def _window(attention: Any, config: Any, layer_type: str | None) -> int | None:
-    if hasattr(attention, "sliding_window"):
-        window = attention.sliding_window
-    else:
-        window = None if layer_type == "full_attention" else getattr(config, "sliding_window", None)
-    return int(window) if window else None
+def _signed(sin: Tensor) -> Tensor:
+    half = sin.shape[-1] // 2
+    return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:

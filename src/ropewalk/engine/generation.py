@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ropewalk.engine.batch import Batch, placed
 from ropewalk.engine.candidates import Factors, candidate_tree
-from ropewalk.engine.decoder import Batch, Decoder, KeyValueCache, placed
+from ropewalk.engine.decoder import Decoder
 from ropewalk.engine.forward import float32_head
 from ropewalk.engine.head import Head
+from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.memory import Budget
 
 

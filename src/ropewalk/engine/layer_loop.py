@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ropewalk.engine.batch import Batch, placed
 from ropewalk.engine.candidates import CandidateTree, Factors, candidate_tree
-from ropewalk.engine.decoder import Batch, Decoder, placed
+from ropewalk.engine.decoder import Decoder
 from ropewalk.engine.head import Head
 from ropewalk.engine.memory import Budget
 from ropewalk.engine.rows import Row, make_batches, pack
@@ -34,7 +35,12 @@ class LayerLoop:
         self.device = decoder.head.weight.device
         self.multiple = CUDA_MULTIPLE if self.device.type == "cuda" else 1
         self._built: dict[tuple[int, ...], tuple[Batch, Tensor, Tensor]] = {}
-        self.rows = pack(self.prompts, budget.tokens, length_key=decoder.tables.length_key)
+        self.rows = pack(
+            self.prompts,
+            budget.tokens,
+            length_key=decoder.tables.length_key,
+            attention_weight=decoder.attention_weight,
+        )
 
     def ready(self) -> AbstractContextManager[None]:
         """A context in which `score` may be called."""

@@ -16,7 +16,10 @@ import numpy as np
 from ropewalk.prompts import RenderedPrompt
 
 MIN_SAVED_SHARE = 0.1
-"""A row of several prompts must save this share of their tokens."""
+"""A row of several prompts must save this share of their cost."""
+
+MASKED_COST = 4.0
+"""What attention with a mask costs for each pair of tokens, over causal attention, which has a kernel of its own."""
 
 MIN_COMMON_STEM = 0.9
 """Rows with tails run together only if the shortest stem is at least this part of the longest."""
@@ -49,17 +52,20 @@ def pack(
     tokens_per_row: int,
     *,
     length_key: Callable[[int], int] = lambda length: 0,
+    attention_weight: float = 0.0,
     share: bool = True,
 ) -> list[Row]:
     """Rows that hold every prompt once, in their order.
 
-    tokens_per_row: no row of several prompts is longer. length_key: prompts of different keys never share a row (the
-    rotary base of some models follows the prompt's own length). share: False gives each prompt a row.
+    tokens_per_row: no row of several prompts is longer. attention_weight: cost of one pair of tokens that attend, in
+    units of all else that a token costs; tails are worth their masks only if they are short. length_key: prompts of
+    different keys never share a row (the rotary base of some models follows the prompt's own length). share: False
+    gives each prompt a row.
     """
     rows: list[Row] = []
     start = 0
     while start < len(prompts):
-        members = _family(prompts, start, tokens_per_row, length_key) if share else [start]
+        members = _family(prompts, start, tokens_per_row, length_key, attention_weight) if share else [start]
         rows.append(_row(prompts, members))
         start = members[-1] + 1
     return rows
@@ -93,7 +99,11 @@ def _stems_agree(stems: Sequence[int], stem: int) -> bool:
 
 
 def _family(
-    prompts: Sequence[RenderedPrompt], start: int, tokens_per_row: int, length_key: Callable[[int], int]
+    prompts: Sequence[RenderedPrompt],
+    start: int,
+    tokens_per_row: int,
+    length_key: Callable[[int], int],
+    attention_weight: float,
 ) -> list[int]:
     """The consecutive prompts from `start` on that share a row: nested ones, or a stem with tails where that saves."""
     key = length_key(len(prompts[start].ids))
@@ -105,7 +115,7 @@ def _family(
     nested = _nested(prompts, alike)
     if len(nested) > 1:
         return nested
-    return _with_common_stem(prompts, alike, tokens_per_row)
+    return _with_common_stem(prompts, alike, tokens_per_row, attention_weight)
 
 
 def _nested(prompts: Sequence[RenderedPrompt], alike: Sequence[int]) -> list[int]:
@@ -118,19 +128,33 @@ def _nested(prompts: Sequence[RenderedPrompt], alike: Sequence[int]) -> list[int
     return members
 
 
-def _with_common_stem(prompts: Sequence[RenderedPrompt], alike: Sequence[int], tokens_per_row: int) -> list[int]:
-    """The next prompt joins as long as that saves tokens: with n members a stem of c tokens saves (n - 1) c."""
+def _with_common_stem(
+    prompts: Sequence[RenderedPrompt], alike: Sequence[int], tokens_per_row: int, attention_weight: float
+) -> list[int]:
+    """The next prompt joins as long as that saves more than it did before."""
     first = np.asarray(prompts[alike[0]].ids)
-    stem, total, size = len(first) - 1, len(first), 1
+    stem, lengths, saved = len(first) - 1, [len(first)], 0.0
     for number in alike[1:]:
         ids = np.asarray(prompts[number].ids)
-        common = _common(first, ids, min(stem, len(ids) - 1))
-        total += len(ids)
-        if size * common <= (size - 1) * stem or total - size * common > tokens_per_row:
-            total -= len(ids)
+        common, longer = _common(first, ids, min(stem, len(ids) - 1)), [*lengths, len(ids)]
+        tails = sum(longer) - len(longer) * common
+        now = _saved(longer, common, attention_weight)
+        if now <= saved or common + tails > tokens_per_row:
             break
-        stem, size = common, size + 1
-    return list(alike[:size]) if (size - 1) * stem >= MIN_SAVED_SHARE * total else [alike[0]]
+        stem, lengths, saved = common, longer, now
+    worth = saved >= MIN_SAVED_SHARE * _cost_alone(lengths, attention_weight)
+    return list(alike[: len(lengths)]) if worth else [alike[0]]
+
+
+def _saved(lengths: Sequence[int], stem: int, attention_weight: float) -> float:
+    """What a row of a stem and tails saves over its prompts one by one, in tokens' cost."""
+    tails = sum(lengths) - len(lengths) * stem
+    pairs = stem * stem / 2 + MASKED_COST * tails * (stem + tails)
+    return _cost_alone(lengths, attention_weight) - (stem + tails) - attention_weight * pairs
+
+
+def _cost_alone(lengths: Sequence[int], attention_weight: float) -> float:
+    return sum(length + attention_weight * length * length / 2 for length in lengths)
 
 
 def _common(one: np.ndarray, other: np.ndarray, limit: int) -> int:
