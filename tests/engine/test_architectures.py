@@ -122,6 +122,8 @@ def test_the_own_loop_takes_it_and_is_right(name: str) -> None:
     scorer = Scorer(model, TinyTokenizer(), mixed_prompts(model), 400)
     found = scorer.score(candidates(model))
     assert scorer.reason is None
+    assert scorer._loop is not None
+    assert {row.has_tails for row in scorer._loop.rows} == {True, False}
     assert_oracles(model, found, TOLERANCES.get(name, 1e-9))
 
 

@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.engine import generation
-from ropewalk.engine.decoder import KeyValueCache
 from ropewalk.engine.generation import Request, Texts, end_ids
+from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.scorer import Scorer
 from ropewalk.errors import RopewalkError
 from ropewalk.factors import ScalingFactors

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.engine.attention import visible
-from ropewalk.engine.rows import MIN_COMMON_STEM, MIN_SAVED_SHARE, Row, make_batches, pack
+from ropewalk.engine.rows import MASKED_COST, MIN_COMMON_STEM, MIN_SAVED_SHARE, Row, make_batches, pack
 from ropewalk.prompts import RenderedPrompt
 from ropewalk.tasks.base import Example
 from scored_prompts import prompt_of, prompts_of_records
@@ -143,6 +143,25 @@ def test_prompts_that_share_little_stay_alone() -> None:
     assert [len(row.spans) for row in pack(alone, 10_000)] == [1, 1, 1]
     few = [prompt_of([3, 4, 5, *prompt.ids[3:]]) for prompt in alone]
     assert [len(row.spans) for row in pack(few, 10_000)] == [1, 1, 1]
+
+
+@given(prompts(), st.sampled_from([0.0, 0.001, 0.01, 0.1, 1.0]))
+def test_a_row_costs_less_than_its_prompts_with_the_masks_counted(found: list[RenderedPrompt], weight: float) -> None:
+    for row in pack(found, 10_000, attention_weight=weight):
+        if row.has_tails:
+            alone = [len(found[number].ids) for number, _ in row.spans]
+            tails = len(row.ids) - row.stem
+            pairs = row.stem**2 / 2 + MASKED_COST * tails * len(row.ids)
+            cost = sum(length + weight * length**2 / 2 for length in alone)
+            assert len(row.ids) + weight * pairs <= (1 - MIN_SAVED_SHARE) * cost + 1e-9
+
+
+def test_long_tails_are_not_worth_their_masks() -> None:
+    """With 4 prompts of a common half; short tails are worth it at any weight."""
+    half, short = prompts_of_records(1, prefix=14), prompts_of_records(1, prefix=2000)
+    assert len(pack(half, 10_000)) == 1
+    assert len(pack(half, 10_000, attention_weight=1.0)) == 4
+    assert len(pack(short, 10_000, attention_weight=1.0)) == 1
 
 
 def test_prompts_of_different_length_keys_share_no_row() -> None:

@@ -12,8 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.engine import self_check
-from ropewalk.engine.decoder import Decoder, LayerSpec, after_attention
+from ropewalk.engine.blocks import after_attention
+from ropewalk.engine.decoder import Decoder
 from ropewalk.engine.generation import Request
+from ropewalk.engine.layer_spec import LayerSpec
 from ropewalk.engine.rotary_tables import RotaryTables
 from ropewalk.engine.scorer import Scorer
 from ropewalk.engine.self_check import (
