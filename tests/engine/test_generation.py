@@ -109,6 +109,16 @@ def test_dynamic_ntk_has_one_base_for_prompt_and_answer() -> None:
         assert answer == greedy(fixed, prompt, 16)
 
 
+def test_dynamic_ntk_follows_no_neighbour_in_the_models_own_generation_either() -> None:
+    """Two prompts of one length share a batch; the base that it grew to is forgotten before the next."""
+    scheme = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    model = tiny_model(rope_parameters=scheme, max_position_embeddings=64).double()
+    prompts = asked((120, 70, 70, 90, 20))
+    alone = [scorer(copy.deepcopy(model), own_loop=False).generate([one], ALL)[0] for one in prompts]
+    assert scorer(model, 10_000, own_loop=False).generate(prompts, ALL) == alone
+    assert scorer(model, 10_000, own_loop=False).generate(prompts, ALL) == alone
+
+
 @pytest.mark.parametrize("own_loop", [True, False])
 @pytest.mark.parametrize("tokens", [1, 120, 10_000])
 def test_neighbours_change_no_text(own_loop: bool, tokens: int) -> None:

@@ -163,6 +163,14 @@ def test_factors_of_another_model_are_refused_before_anything_is_scored() -> Non
         Scorer(tiny_model("gpt2"), TinyTokenizer(), prompts_of_records(1)).score([None, OTHER])
 
 
+def test_compiling_is_for_much_work_on_a_gpu_alone() -> None:
+    scorer = Scorer(tiny_model(), TinyTokenizer(), prompts_of_records(1), candidates=10**15)
+    assert not scorer._compiled
+    scorer.device = torch.device("cuda")
+    assert scorer._pays(10**15)
+    assert not scorer._pays(1)
+
+
 def test_modes_are_back_after_an_error() -> None:
     model: Any = tiny_model().train()
     model.model.norm.eval()

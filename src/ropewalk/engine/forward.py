@@ -51,7 +51,7 @@ class ForwardScorer:
                     continue
                 yield waiting.pop(0), scores
             if self._equal_lengths:
-                self._forget_longest()
+                forget_longest(self.model)
 
     def _batches(self, numbers: Sequence[int]) -> list[list[int]]:
         if not self._equal_lengths:
@@ -72,7 +72,7 @@ class ForwardScorer:
         rows = [[*prompt.ids, *[0] * (width - len(prompt.ids))] for prompt in prompts]
         kept = sorted({place for span in spans for place in span})
         if self._equal_lengths:
-            self._forget_longest()
+            forget_longest(self.model)
         logits = self._logits(torch.tensor(rows, device=self.device), torch.tensor(kept, device=self.device))
         column = {place: number for number, place in enumerate(kept)}
         flat = torch.cat([logits[row, [column[place] for place in span]] for row, span in enumerate(spans)])
@@ -90,12 +90,14 @@ class ForwardScorer:
             return self.model(input_ids=ids, logits_to_keep=kept, use_cache=False).logits  # type: ignore[no-any-return]
         return self.model(input_ids=ids, use_cache=False).logits[:, kept]  # type: ignore[no-any-return]
 
-    def _forget_longest(self) -> None:
-        """Dynamic NTK keeps the base of the longest sequence it has met until one of trained length comes by.
 
-        So one of a single token does: a score must follow neither the batches before it nor the candidates before it.
-        """
-        self.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
+def forget_longest(model: Any) -> None:
+    """Dynamic NTK keeps the base of the longest sequence it has met until one of trained length comes by.
+
+    So one of a single token does: a score must follow neither the batches before it nor the candidates before it.
+    """
+    device = model.get_input_embeddings().weight.device
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
 
 
 def _precise(logits: Tensor) -> Tensor:

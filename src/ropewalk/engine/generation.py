@@ -16,10 +16,11 @@ from torch import Tensor
 from ropewalk.engine.batch import Batch, placed
 from ropewalk.engine.candidates import Factors, candidate_tree
 from ropewalk.engine.decoder import Decoder
-from ropewalk.engine.forward import float32_head
+from ropewalk.engine.forward import float32_head, forget_longest
 from ropewalk.engine.head import Head
 from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.memory import Budget
+from ropewalk.engine.rope_schemes import has_length_dependent_rope
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,36 @@ def by_loop(
 def by_model(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], request: Request, budget: Budget
 ) -> Iterator[tuple[list[int], list[str]]]:
-    """The same by the model's own `generate`, left-padded, under whatever factors it carries."""
+    """The same by the model's own `generate`, left-padded, under whatever factors it carries.
+
+    Where the rotary base follows the length of the batch, a batch is of one length, and none knows of those before it.
+    """
+    by_length = has_length_dependent_rope(model)
 
     def run(batch: list[int]) -> list[str]:
+        if by_length:
+            forget_longest(model)
         return _model_generate(model, tokenizer, [prompts[number] for number in batch], request)
 
     with float32_head(model):
-        yield from in_batches(prompts, request, budget, run)
+        yield from in_batches(prompts, request, budget, run, equal_lengths=by_length)
 
 
 def in_batches(
-    prompts: Sequence[Sequence[int]], request: Request, budget: Budget, run: Callable[[list[int]], list[str]]
+    prompts: Sequence[Sequence[int]],
+    request: Request,
+    budget: Budget,
+    run: Callable[[list[int]], list[str]],
+    *,
+    equal_lengths: bool = False,
 ) -> Iterator[tuple[list[int], list[str]]]:
     """Longest prompts first; a batch that runs out of memory is halved, and nothing that is done is done again."""
     waiting = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), number))
     while waiting:
         longest = len(prompts[waiting[0]]) + request.max_new_tokens
         batch = waiting[: max(1, budget.tokens // longest)]
+        if equal_lengths:
+            batch = [number for number in batch if len(prompts[number]) == len(prompts[batch[0]])]
         try:
             texts = run(batch)
         except torch.cuda.OutOfMemoryError:
