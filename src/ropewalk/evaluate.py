@@ -15,7 +15,7 @@ from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
 from ropewalk.prompt_cache import rendered
 from ropewalk.prompts import PromptRenderer, RenderedPrompt
-from ropewalk.results import PERPLEXITY_METRIC, TaskResult
+from ropewalk.results import OWN_LOOP, PERPLEXITY_METRIC, TaskResult
 from ropewalk.splits import Split
 from ropewalk.tasks.base import Example, Metric, Task
 
@@ -78,6 +78,11 @@ class Evaluator:
     def fallback_reason(self) -> str | None:
         """Why `model.forward` is used; None for the own layer loop. Final after the first score."""
         return self._scorer.reason
+
+    @property
+    def engine(self) -> str:
+        """What computes the scores, in words; final after the first score."""
+        return OWN_LOOP if self.fallback_reason is None else f"model.forward, for {self.fallback_reason}"
 
     def score(
         self, factors: ScalingFactors | None, *, any_model: bool = False, on_progress: OnProgress | None = None

@@ -15,7 +15,7 @@ from ropewalk.objectives import Utilisation, position_weights
 from ropewalk.provenance import provenance
 from ropewalk.results import TaskResult
 
-_SUMMARY_NAMES = {"task", "positions", "vanilla", "factors", "gain", "factors_over", "short", "warnings"}
+_SUMMARY_NAMES = {"task", "positions", "vanilla", "factors", "gain", "factors_over", "short", "warnings", "engine"}
 _SUMMARY_NAMES |= {"evaluations", "provenance"}
 
 
@@ -55,6 +55,7 @@ def final_test(
     }
     summary: dict[str, Any] = {
         "task": evaluator.settings,
+        "engine": evaluator.engine,
         "positions": list(evaluator.task.positions),
         **{name: result.summary(objective.weights) for name, result in results.items()},
         "gain": against_vanilla,

@@ -14,6 +14,7 @@ from ropewalk import results_json, stats
 from ropewalk.errors import DataError
 from ropewalk.objectives import DEFAULT_WEIGHTS, utilisation
 
+OWN_LOOP = "own layer loop"  # of the engine; anything else names model.forward and the reason
 PERPLEXITY_METRIC = "next_token_accuracy"  # of plain texts: their likelihood is that of a text, not of an answer
 
 _ARRAYS = ("scores", "log_likelihoods", "margins", "answer_tokens")

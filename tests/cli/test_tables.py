@@ -12,7 +12,7 @@ from rich.console import Console
 from ropewalk.cli import tables
 from ropewalk.comparison import compare
 from ropewalk.findings import findings
-from ropewalk.results import TaskResult
+from ropewalk.results import OWN_LOOP, TaskResult
 
 ARMS = {"vanilla": "vanilla", "factors": "found factors"}
 
@@ -34,6 +34,7 @@ def result(scores: Any, **changes: Any) -> TaskResult:
 def summary(vanilla: TaskResult, factors: TaskResult, **more: Any) -> dict[str, Any]:
     figures = {
         "positions": list(vanilla.positions),
+        "engine": OWN_LOOP,
         "vanilla": vanilla.summary(),
         "factors": factors.summary(),
         "gain": {"factors": compare(vanilla, factors)},
@@ -109,6 +110,9 @@ def test_remarks_say_what_was_left_out_what_failed_and_what_is_lost() -> None:
         "no U to mend", "lost in the tail", "short-context regression",
     ]  # fmt: skip
     assert list(tables.remarks(summary(result(U), result(U)), ARMS)) == []
+    slower = summary(result(U), result(U), engine="model.forward, for it is a mamba")
+    (line,) = tables.remarks(slower, ARMS)
+    assert line.plain == "Scored by model.forward, for it is a mamba: slower, and no less right."
 
 
 @pytest.mark.parametrize(

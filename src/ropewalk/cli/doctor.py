@@ -39,6 +39,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
     )
     with console.working("Timing one record"):
         measured = speed(evaluator)
+    out.print(f"  scored by: {evaluator.engine}")
     prompts = SearchOptions().plan(loaded, choice.seed).candidates * SEARCH_RECORDS * len(made.positions)
     out.print(
         f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "
@@ -55,6 +56,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
                 "layers": [
                     {"index": r.index, "kind": r.kind, "reason": r.reason, "class": r.layer_class} for r in reports
                 ],
+                "engine": evaluator.engine,
                 "search": {
                     "prompts": prompts,
                     "seconds": prompts * measured.seconds_per_prompt,

@@ -93,13 +93,21 @@ class ModelOptions:
         return content
 
     def evaluator(
-        self, model: Any, tokenizer: Any, task: Task, split: Split, *, search_by: Measure | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        task: Task,
+        split: Split,
+        *,
+        search_by: Measure | None = None,
+        candidates: int = 1,
     ) -> Evaluator:
         """The loaded model with the task's examples of a split.
 
         search_by: what candidates are chosen by. Likelihoods need no generated answers, so a search by them makes none.
+        candidates: how many will be scored.
         """
-        return self._evaluator(model, tokenizer, task, task.examples(split), search_by)
+        return self._evaluator(model, tokenizer, task, task.examples(split), search_by, candidates)
 
     def short_evaluator(self, model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator | None:
         """The same on the first records of the task's short form; None if it has no such, or too few records."""
@@ -112,7 +120,13 @@ class ModelOptions:
         return self._evaluator(model, tokenizer, short, kept) if len(records) > 1 else None
 
     def _evaluator(
-        self, model: Any, tokenizer: Any, task: Task, examples: Sequence[Example], search_by: Measure | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        task: Task,
+        examples: Sequence[Example],
+        search_by: Measure | None = None,
+        candidates: int = 1,
     ) -> Evaluator:
         from ropewalk.evaluate import Evaluator
 
@@ -126,6 +140,7 @@ class ModelOptions:
             chat_template_kwargs=self.template_kwargs(),
             overflow=self.overflow,
             generate=generate and search_by != "likelihood",
+            candidates=candidates,
         )
 
 

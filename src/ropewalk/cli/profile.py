@@ -31,6 +31,7 @@ def profile(
         results = {name: evaluator.score(factors, on_progress=progress.advance) for name, factors in arms.items()}
     summary: dict[str, Any] = {
         "task": evaluator.settings,
+        "engine": evaluator.engine,
         "positions": list(made.positions),
         **{name: result.summary() for name, result in results.items()},
         "provenance": provenance(loaded),

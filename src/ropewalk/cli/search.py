@@ -109,6 +109,7 @@ def search(
             made,
             split,  # type: ignore[arg-type]
             search_by=None if split == "test" else settings.measure,
+            candidates={"search": plan.candidates, "validation": settings.finalists + 1}.get(split, 3),
         )
         for split, made in tasks.items()
         if split != "validation" or settings.finalists
@@ -150,8 +151,9 @@ def _estimate(plan: SearchPlan, on: dict[str, Any], measured: Speed, of_test: Sp
     out.print(
         f"About {seconds(total)} on {measured.device} "
         f"({measured.seconds_per_prompt:.2g} s a prompt of {measured.tokens_per_prompt:.0f} tokens), "
-        f"{measured.memory_gib:.1f} GiB of {measured.memory_kind}. Nothing was written."
+        f"{measured.memory_gib:.1f} GiB of {measured.memory_kind}."
     )
+    out.print("Nothing was written.")
 
 
 def _counts(prompts: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ropewalk.comparison import metric_words
 from ropewalk.findings import no_u_to_mend
-from ropewalk.results import PERPLEXITY_METRIC
+from ropewalk.results import OWN_LOOP, PERPLEXITY_METRIC
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -105,6 +105,8 @@ def position_table(comparison: Mapping[str, Any]) -> Table:
 
 def remarks(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Iterator[Text]:
     """What was left out, what failed, what a short context costs, and every warning; a line each."""
+    if summary["engine"] != OWN_LOOP:
+        yield Text(f"Scored by {summary['engine']}: slower, and no less right.")
     skipped = summary[next(iter(arms))]["skipped"]
     if skipped:
         yield Text(f"{skipped} records were left out at every position: a prompt of theirs is over the model's limit.")

@@ -1,10 +1,16 @@
 """Attention of the own layer loop: causal without a mask, in a sliding window, and where rows have tails.
 
+Plain causal attention is torch's on every device: on an H200 its cuDNN kernel does 436 TFLOP/s at head size 64 where
+FlashAttention 2 does 248. Windows and soft caps have no kernel in torch; flash-attn's is taken for them if the package
+is there.
+
 Shapes: q [N, Hq, T, D], k and v [N, Hkv, T, D]; Hkv divides Hq (grouped queries). Right padding needs no mask, for
 causality hides it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +26,8 @@ def causal(
     tokens = q.shape[2]
     if window is not None and window >= tokens:
         window = None
+    if (window is not None or cap is not None) and flash_attention is not None and _takes(q):
+        return flash_attention(q, k, v, scale, window, cap)
     if cap is not None:
         return _capped_causal(q, k, v, scale, window, cap)
     if window is not None:
@@ -28,6 +36,40 @@ def causal(
         k, v = _repeat(k, q), _repeat(v, q)
         return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=k.shape[1] != q.shape[1])
+
+
+def _takes(q: Tensor) -> bool:
+    return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256
+
+
+def _load_flash_attention() -> Callable[..., Tensor] | None:
+    """flash-attn's kernel behind the signature of `causal`; None without the package."""
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except Exception:  # not installed, or built for another torch
+        return None
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, cap: float | None) -> Tensor:
+        rows, _, tokens, _ = q.shape
+        flat = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]  # [rows * tokens, heads, head size]
+        ends = torch.arange(rows + 1, dtype=torch.int32, device=q.device) * tokens
+        out: Tensor = flash_attn_varlen_func(
+            *flat,
+            cu_seqlens_q=ends,
+            cu_seqlens_k=ends,
+            max_seqlen_q=tokens,
+            max_seqlen_k=tokens,
+            softmax_scale=scale,
+            causal=True,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+            softcap=cap or 0.0,
+        )
+        return out.view(rows, tokens, *out.shape[1:]).transpose(1, 2)
+
+    return attend
+
+
+flash_attention = _load_flash_attention()
 
 
 def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, cap: float | None = None) -> Tensor:

@@ -184,6 +184,8 @@ class Scorer:
         try:
             rotary = rotary_layers(self.model)
             decoder = Decoder(self.model, rotary)
+            if self._compiled:
+                decoder.compile()  # before the check: what it checks is what will run
             difference = difference_from_forward(self.model, decoder, self.prompts, self._terminators, rotary)
         except (NotFitError, UnsupportedModelError) as error:  # without factors any model can be scored
             self.reason = str(error)
@@ -202,8 +204,6 @@ class Scorer:
             self._loop = None
             return
         self._checked = difference is not None
-        if self._compiled:
-            decoder.compile()
         self._loop = LayerLoop(decoder, self.prompts, self._terminators, self._budget)
 
 
