@@ -101,7 +101,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     starts = [prompt.ids[: prompt.first] for prompt in asked]
     answers = plain.scorer.generate(starts[len(examples) :], request)
     carried = with_carriers(examples, {one.record: text for one, text in zip(short, answers, strict=True)})
-    named = sum(example.opening != "" or example.answers != old.answers for example, old in zip(carried, examples, strict=True))
+    named = sum(
+        example.opening != "" or example.answers != old.answers for example, old in zip(carried, examples, strict=True)
+    )
     progress(f"{named} of {len(examples)} examples have an alias in the model's own words")
     signals = [plain, Signal("carried", model, tokenizer, renderer, carried)]
 
