@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from ropewalk.engine import scorer as scorer_module
 from ropewalk.engine.generation import Request
+from ropewalk.engine.layer_loop import LayerLoop
 from ropewalk.engine.scorer import Scorer, evaluation_mode
-from ropewalk.engine.self_check import tolerance
+from ropewalk.engine.self_check import difference_from_forward, tolerance
 from ropewalk.errors import DataError, FactorsError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import apply, factors_of
@@ -197,3 +200,20 @@ def test_the_real_models_loop_and_forward_agree(demo_model_and_tokenizer: tuple[
     assert own.reason is None
     assert all(abs(a.log_likelihood - b.log_likelihood) < tolerance(model.dtype) for a, b in pairs)
     assert all(a.verdict == b.verdict or min(a.margin, b.margin) < 0.25 for a, b in pairs)
+
+
+def test_a_model_is_checked_once_for_all_scorers_that_ask_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(model: Any, loop: LayerLoop, layers: Sequence[int]) -> float | None:
+        calls.append(max(len(prompt.ids) for prompt in loop.prompts))
+        return difference_from_forward(model, loop, layers)
+
+    monkeypatch.setattr(scorer_module, "difference_from_forward", counted)
+    model = tiny_model()
+    short, long = ([prompt_of_length(tokens)] for tokens in (20, 60))
+    for prompts in (short, short, long, short, prompts_of_records(1)):
+        Scorer(model, TinyTokenizer(), prompts).score([None])
+    assert calls == [20, 60, max(len(prompt.ids) for prompt in prompts_of_records(1))]  # the last one has tails
+    Scorer(tiny_model(seed=1), TinyTokenizer(), short).score([None])
+    assert len(calls) == 4

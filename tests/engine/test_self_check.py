@@ -24,6 +24,7 @@ from ropewalk.engine.self_check import (
     generation_fault,
     largest_difference,
     probe_factors,
+    probe_loop,
     tolerance,
 )
 from ropewalk.factors import ScalingFactors
@@ -239,7 +240,8 @@ def read_by_check(
     monkeypatch.setattr(self_check, "_few", noted)
     decoder = Decoder(model, rotary_layers(model))
     with torch.no_grad():
-        difference = difference_from_forward(model, decoder, prompts, TERMINATORS, rotary_layers(model))
+        loop = probe_loop(decoder, prompts, TERMINATORS)
+        difference = difference_from_forward(model, loop, rotary_layers(model))
     assert difference is not None
     assert difference < tolerance(model.dtype)
     return read
@@ -300,7 +302,8 @@ def test_the_factors_of_the_check_differ_in_neighbours_and_are_null_where_they_m
 
 
 def test_the_largest_difference_tells_nan_from_agreement() -> None:
-    assert largest_difference([1.0, 2.0], [1.5, 2.0]) == 0.5
+    assert largest_difference([0.5, 2.0], [1.0, 2.0]) == 0.5
+    assert largest_difference([-5.0], [-4.0]) == 0.25  # relative to what is beyond 1
     assert largest_difference([math.nan, 2.0], [math.nan, 2.0]) == 0.0
     assert largest_difference([math.nan], [1.0]) == math.inf
     assert largest_difference([1.0], [-math.inf]) == math.inf

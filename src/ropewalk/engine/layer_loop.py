@@ -12,7 +12,7 @@ from torch import Tensor
 from ropewalk.engine.batch import Batch, placed
 from ropewalk.engine.candidates import CandidateTree, Factors, candidate_tree
 from ropewalk.engine.decoder import Decoder
-from ropewalk.engine.head import Head
+from ropewalk.engine.head import Head, TokenStats
 from ropewalk.engine.memory import Budget
 from ropewalk.engine.rows import Row, make_batches, pack
 from ropewalk.engine.scoring import AnswerScore, HostStats, answer_score, targets
@@ -50,6 +50,7 @@ class LayerLoop:
         """Batch by batch the numbers of its prompts and, for each candidate, their scores."""
         parts = [candidate_tree(candidates)]  # those that are computed together: all, as long as memory lasts
         waiting = self._batches(range(len(self.rows)), parts)
+        before: tuple[list[Row], list[TokenStats]] | None = None
         while waiting:
             try:
                 stats = [self._stats(tuple(waiting[0]), tree) for tree in parts]
@@ -58,8 +59,12 @@ class LayerLoop:
             if not stats:  # outside of the handler, which would keep the failed tensors alive
                 waiting, parts = self._smaller(waiting, parts, candidates)
                 continue
+            if before is not None:
+                yield self._scores(*before)  # while the device is busy with the batch after it
             by_candidate = [part[leaf] for part, tree in zip(stats, parts, strict=True) for leaf in tree.leaves]
-            yield self._scores([self.rows[number] for number in waiting.pop(0)], by_candidate)
+            before = [self.rows[number] for number in waiting.pop(0)], by_candidate
+        if before is not None:
+            yield self._scores(*before)
 
     def widest(self) -> int:
         """Candidates that fit into one batch beside the longest row."""
@@ -104,13 +109,16 @@ class LayerLoop:
         self.rows.extend(rows[1:])
         return [number, *added]
 
-    def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[HostStats]:
-        """Of each group of the last layer the statistics at the scored places of the rows, one row after another."""
+    def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[TokenStats]:
+        """Of each group of the last layer the statistics at the scored places of the rows, one row after another.
+
+        They are on the device, and it may still be computing them.
+        """
         batch, valid, wanted = self._on_device(rows)
         hidden = self.decoder.hidden(batch, placed(tree, self.device))
-        return [HostStats.of(self.head.stats(group[valid], wanted)) for group in hidden]
+        return [self.head.stats(group[valid], wanted) for group in hidden]
 
-    def _scores(self, rows: Sequence[Row], stats: list[HostStats]) -> tuple[list[int], list[list[AnswerScore]]]:
+    def _scores(self, rows: Sequence[Row], stats: list[TokenStats]) -> tuple[list[int], list[list[AnswerScore]]]:
         numbers, places, start = [], [], 0
         for row in rows:
             for number, span in row.spans:
@@ -122,7 +130,7 @@ class LayerLoop:
                 answer_score(self.prompts[number], one, place, self.terminators[self.prompts[number].terminator])
                 for number, place in zip(numbers, places, strict=True)
             ]
-            for one in stats
+            for one in map(HostStats.of, stats)
         ]
 
     def _on_device(self, rows: tuple[int, ...]) -> tuple[Batch, Tensor, Tensor]:

@@ -37,27 +37,28 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCES.get(dtype, _LOW_PRECISION_TOLERANCE)
 
 
-def difference_from_forward(
-    model: Any,
-    decoder: Decoder,
-    prompts: Sequence[RenderedPrompt],
-    terminators: dict[str, Sequence[int]],
-    rotary_layers: Sequence[int],
-) -> float | None:
-    """The largest |a - b| over the log-likelihoods of a few prompts under no factors and under different ones a layer.
-
-    Infinite where only one of two is a number, None where none is. The model carries no factors before and after.
-    """
+def probe_loop(decoder: Decoder, prompts: Sequence[RenderedPrompt], terminators: dict[str, Sequence[int]]) -> LayerLoop:
+    """A loop over a few of the prompts, cut short, in one batch: what the check reads."""
     chosen = _few(prompts, decoder)
+    return LayerLoop(decoder, chosen, terminators, Budget(2 * sum(len(prompt.ids) for prompt in chosen)))
+
+
+def difference_from_forward(model: Any, loop: LayerLoop, rotary_layers: Sequence[int]) -> float | None:
+    """How far the loop's log-likelihoods are from `model.forward`'s, under no factors and under different ones a layer.
+
+    The largest |a - b| / max(1, |b|): what a damaged model finds very unlikely is rounded more. Infinite where only one
+    of two is a number, None where none is. The model carries no factors before and after.
+    """
+    decoder, chosen = loop.decoder, loop.prompts
     factors = probe_factors(len(decoder.layers), rotary_layers)
-    total = sum(len(prompt.ids) for prompt in chosen)
-    loop = LayerLoop(decoder, chosen, terminators, Budget(2 * total))
     ours: list[dict[int, AnswerScore]] = [{}, {}]
     with loop.ready():
         for numbers, by_candidate in loop.score([[None] * len(decoder.layers), factors.values]):
             for scores, found in zip(by_candidate, ours, strict=True):
                 found.update(zip(numbers, scores, strict=True))
-    plain = ForwardScorer(model, chosen, terminators, Budget(1))  # each prompt by itself: nothing shared, no padding
+    plain = ForwardScorer(
+        model, chosen, loop.terminators, Budget(1)
+    )  # each prompt by itself: nothing shared, no padding
     theirs = [_scores(plain)]
     with patched(model, factors):
         theirs.append(_scores(plain))
@@ -95,11 +96,12 @@ def probe_factors(num_layers: int, rotary_layers: Sequence[int]) -> ScalingFacto
 
 
 def largest_difference(some: Sequence[float], others: Sequence[float]) -> float | None:
-    """The largest |a - b|; infinite where only one of them is a number, None where all pairs are not numbers."""
+    """The largest |a - b| / max(1, |b|); infinite where only one is a number, None where all pairs are not numbers."""
     pairs = [(a, b) for a, b in zip(some, others, strict=True) if math.isfinite(a) or math.isfinite(b)]
     if not pairs:
         return None
-    return max(abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.inf for a, b in pairs)
+    both = (math.isfinite(a) and math.isfinite(b) for a, b in pairs)
+    return max(abs(a - b) / max(1.0, abs(b)) if fine else math.inf for (a, b), fine in zip(pairs, both, strict=True))
 
 
 def _scores(scorer: ForwardScorer) -> dict[int, AnswerScore]:
