@@ -80,9 +80,11 @@ class Comparison:
         )
         self.device = self.model.get_input_embeddings().weight.device
         self.baselines = Baselines(self.model, self.tokenizer)
-        self.scorer = Scorer(self.model, self.tokenizer, self.prompts)
+        # As in a search, which scores so many candidates that compiling pays; the first call is outside the timings.
+        compiled = self.device.type == "cuda"
+        self.scorer = Scorer(self.model, self.tokenizer, self.prompts, compiled=compiled)
         self.few = self.prompts[: plan.many_records * plan.positions]
-        self.many_scorer = Scorer(self.model, self.tokenizer, self.few)
+        self.many_scorer = Scorer(self.model, self.tokenizer, self.few, compiled=compiled)
 
     @property
     def many(self) -> str:

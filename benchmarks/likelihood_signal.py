@@ -55,7 +55,8 @@ class Signal:
     def __init__(self, name: str, model: Any, tokenizer: Any, renderer: PromptRenderer, examples: Sequence[Example]):
         self.name = name
         self.prompts = [renderer.render_all(example) for example in examples]
-        self.scorer = Scorer(model, tokenizer, [prompt for aliases in self.prompts for prompt in aliases])
+        flat = [prompt for aliases in self.prompts for prompt in aliases]
+        self.scorer = Scorer(model, tokenizer, flat, compiled=model.device.type == "cuda")
 
     def score(self, factors: ScalingFactors | None) -> dict[str, np.ndarray]:
         scores = iter(self.scorer.score([factors])[0])
@@ -139,8 +140,8 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=80)
     parser.add_argument("--positions", default="0,4,9")
     parser.add_argument("--candidates", type=int, default=30, help="random curves, beside 5 uniform ones and none")
-    parser.add_argument("--low", type=float, default=0.85)
-    parser.add_argument("--high", type=float, default=1.15)
+    parser.add_argument("--low", type=float, default=0.8)
+    parser.add_argument("--high", type=float, default=1.25)
     parser.add_argument("--device")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)

@@ -44,7 +44,10 @@ class Bench:
         prompts = mdqa_like_prompts(args.records, args.tokens, vocabulary, args.seed, positions=args.positions)
         size = args.chunk_records * args.positions
         self.parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        self.scorers = [Scorer(self.model, tokenizer, part, args.tokens_per_batch) for part in self.parts]
+        self.scorers = [
+            Scorer(self.model, tokenizer, part, args.tokens_per_batch, compiled=device.type == "cuda")
+            for part in self.parts
+        ]
         drawn = candidates(layers, CANDIDATES, args.seed, low=args.low, high=args.high, skip_first=2)
         order = np.random.default_rng(args.seed).permutation(CANDIDATES)
         self.candidates = [drawn[index] for index in order]
