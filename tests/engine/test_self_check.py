@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ropewalk.engine import self_check
 from ropewalk.engine.blocks import after_attention
 from ropewalk.engine.decoder import Decoder
-from ropewalk.engine.generation import Request
+from ropewalk.engine.generation import Request, Texts
 from ropewalk.engine.layer_spec import LayerSpec
 from ropewalk.engine.rotary_tables import RotaryTables
 from ropewalk.engine.scorer import Scorer
@@ -28,7 +28,7 @@ from ropewalk.engine.self_check import (
     tolerance,
 )
 from ropewalk.factors import ScalingFactors
-from ropewalk.patch import rotary_layers
+from ropewalk.patch import patched, rotary_layers
 from ropewalk.prompts import RenderedPrompt
 from ropewalk.tasks.base import Example
 from scored_prompts import (
@@ -223,6 +223,36 @@ def test_a_right_step_has_no_fault() -> None:
     prompts = [list(prompt.ids) for prompt in prompts_of_records(1)]
     with torch.no_grad():
         assert generation_fault(model, decoder, TinyTokenizer(), prompts, rotary_layers(model)) is None
+
+
+@pytest.mark.parametrize(("at", "fault"), [("smallest", None), ("largest", "1 of 8 generated tokens")])
+def test_the_second_token_of_a_near_tie_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, at: str, fault: str | None
+) -> None:
+    """In bfloat16, one step of eight: where the lead is smaller than the rounding, and where it is not."""
+    model = tiny_model().to(torch.bfloat16)
+    decoder = Decoder(model, rotary_layers(model))
+    told = self_check.generate
+
+    def second_best(decoder: Decoder, head: Any, tokenizer: Any, prompts: Any, factors: Any, request: Any) -> Texts:
+        texts = told(decoder, head, tokenizer, prompts, factors, request)
+        with patched(model, ScalingFactors(factors)):
+            steps = model(input_ids=torch.tensor([[*prompts[0], *texts.tokens[0]]]), use_cache=False).logits[0].float()
+        best = steps[len(prompts[0]) - 1 : -1].topk(2)
+        leads = best.values[:, 0] - best.values[:, 1]
+        step = int(leads.argmin() if at == "smallest" else leads.argmax())
+        assert (float(leads[step]) < 0.3) is (at == "smallest")
+        head_ids = [*prompts[0], *texts.tokens[0][:step], int(best.indices[step, 1])]
+        rest = Request(request.max_new_tokens - step - 1, (), frozenset())
+        added = told(decoder, head, tokenizer, [head_ids], factors, rest).tokens[0] if rest.max_new_tokens else []
+        texts.tokens[0] = [*head_ids[len(prompts[0]) :], *added]
+        return texts
+
+    monkeypatch.setattr(self_check, "generate", second_best)
+    prompts = [list(prompt.ids) for prompt in prompts_of_records(1, positions=1)]
+    with torch.no_grad():
+        found = generation_fault(model, decoder, TinyTokenizer(), prompts, rotary_layers(model))
+    assert (found is None) if fault is None else (fault in str(found))
 
 
 def read_by_check(

@@ -65,9 +65,10 @@ class ForwardScorer:
             found += [[alike[place] for place in batch] for batch in batches]
         return found
 
-    def _score(self, batch: Sequence[int]) -> list[AnswerScore]:
+    def stats(self, batch: Sequence[int]) -> HostStats:
+        """The statistics of all places that are looked at, one prompt after another; within `float32_head`."""
         prompts = [self.prompts[number] for number in batch]
-        spans = [self._rows[number].spans[0][1] for number in batch]
+        spans = self._spans(batch)
         width = max(len(prompt.ids) for prompt in prompts)
         rows = [[*prompt.ids, *[0] * (width - len(prompt.ids))] for prompt in prompts]
         kept = sorted({place for span in spans for place in span})
@@ -77,12 +78,19 @@ class ForwardScorer:
         column = {place: number for number, place in enumerate(kept)}
         flat = torch.cat([logits[row, [column[place] for place in span]] for row, span in enumerate(spans)])
         wanted = torch.tensor([token for prompt in prompts for token in targets(prompt)], device=self.device)
-        stats = HostStats.of(token_stats(_precise, flat, wanted, flat.shape[-1]))
+        return HostStats.of(token_stats(_precise, flat, wanted, flat.shape[-1]))
+
+    def _score(self, batch: Sequence[int]) -> list[AnswerScore]:
+        stats, spans = self.stats(batch), self._spans(batch)
+        prompts = [self.prompts[number] for number in batch]
         ends = torch.tensor([len(span) for span in spans]).cumsum(0).tolist()
         return [
             answer_score(prompt, stats, slice(end - len(span), end), self.terminators[prompt.terminator])
             for prompt, span, end in zip(prompts, spans, ends, strict=True)
         ]
+
+    def _spans(self, batch: Sequence[int]) -> list[tuple[int, ...]]:
+        return [self._rows[number].spans[0][1] for number in batch]
 
     def _logits(self, ids: Tensor, kept: Tensor) -> Tensor:
         """[rows, kept, vocabulary]."""
