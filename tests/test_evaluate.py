@@ -290,6 +290,8 @@ def test_overflow_skip_leaves_records_out_at_every_position(model_and_tokenizer:
     model.config.max_position_embeddings = 5
     with pytest.raises(DataError, match="all 2 records have a prompt over the model's limit, none is left"):
         evaluate(model, tokenizer, words((20, 30)), [None], overflow="skip")
+    with pytest.raises(DataError, match="the only record has a prompt over the model's limit, none is left"):
+        evaluate(model, tokenizer, words((20,)), [None], overflow="skip")
 
 
 @pytest.mark.parametrize("budget", [1, 40])

@@ -59,7 +59,8 @@ class Evaluator:
         self.skipped = self._over_limit(prompts, overflow)
         kept = [number for number, example in enumerate(examples) if example.record not in self.skipped]
         if examples and not kept:
-            raise DataError(f"all {len(records)} records have a prompt over the model's limit, none is left")
+            which = "the only record has" if len(records) == 1 else f"all {len(records)} records have"
+            raise DataError(f"{which} a prompt over the model's limit, none is left")
         self.examples = [examples[number] for number in kept]
         self._records = tuple(record for record in records if record not in self.skipped)
         self._prompts = [prompts[number] for number in kept]
