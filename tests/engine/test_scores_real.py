@@ -51,7 +51,7 @@ def test_the_size_of_a_few_batches_changes_little(demo_model_and_tokenizer: tupl
 @pytest.mark.slow
 def test_batches_and_other_candidates_change_little(demo_model_and_tokenizer: tuple[Any, Any]) -> None:
     model, tokenizer = demo_model_and_tokenizer
-    prompts = [*kv_prompts(tokenizer, 20, 2), *kv_prompts(tokenizer, 20, 3, chat_template=False)]
+    prompts = [*kv_prompts(tokenizer, 12, 2), *kv_prompts(tokenizer, 12, 3, chat_template=False)]
     reference = Scorer(model, tokenizer, prompts, 1).score([None])[0]
     others = {
         f"{tokens} tokens a batch": Scorer(model, tokenizer, prompts, tokens).score([None])[0]
@@ -71,7 +71,7 @@ def test_batches_and_other_candidates_change_little(demo_model_and_tokenizer: tu
 def test_the_loop_scores_factors_as_model_forward_does(demo_model_and_tokenizer: tuple[Any, Any]) -> None:
     """With stems shared by the prompts of a record, and with the same prompts in an order in which none is shared."""
     model, tokenizer = demo_model_and_tokenizer
-    records = _whole_records(kv_prompts(tokenizer, 60, 2))[:6]
+    records = _whole_records(kv_prompts(tokenizer, 60, 2))[:4]
     shared = [prompt for record in records for prompt in record]
     apart = [record[place] for place in range(2) for record in records]
     candidates = [None, RISING, FALLING]
@@ -105,7 +105,7 @@ def _whole_records(prompts: Sequence[RenderedPrompt]) -> list[list[RenderedPromp
 
 @pytest.mark.parametrize("own_loop", [True, False])
 @pytest.mark.parametrize(
-    ("window", "windows"), [(160, 1), pytest.param(768, 3, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("window", "windows"), [(160, 1), pytest.param(512, 3, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_perplexity_is_that_of_all_logits(
     demo_model_and_tokenizer: tuple[Any, Any], tmp_path: Path, window: int, windows: int, own_loop: bool
@@ -118,7 +118,7 @@ def test_perplexity_is_that_of_all_logits(
     options = TaskOptions(positions=4, limit=windows, data=str(book), options={"window": str(window)})
     task = make_task("perplexity", options)
     (found,) = evaluate(model, tokenizer, task, [None], split="search", own_loop=own_loop)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     last = int(0.4 * len(ids)) - window  # the search's windows stand in the first 40 %
     starts = [0, *task.positions[1:], window]
     starts[0] = 1  # nothing stands before the first token
