@@ -99,9 +99,11 @@ def test_the_final_test_refuses_before_it_scores(loaded: tuple[Any, Any]) -> Non
 
 def test_factors_of_another_model(loaded: tuple[Any, Any]) -> None:
     foreign = ScalingFactors([1.1] * 4, model={"name": "other", "fingerprint": "sha256:0"})
+    held_out = evaluator(*loaded, "test")
     with pytest.raises(FactorsError, match="another"):
-        final_test(evaluator(*loaded, "test"), foreign, Utilisation())
-    summary, _ = final_test(evaluator(*loaded, "test"), foreign, Utilisation(), any_model=True)
+        final_test(held_out, foreign, Utilisation())
+    assert held_out.calls == 0
+    summary, _ = final_test(held_out, foreign, Utilisation(), any_model=True)
     assert summary["factors"]["records"] == 2
 
 

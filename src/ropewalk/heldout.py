@@ -12,6 +12,7 @@ from ropewalk.events import OnEvent, Scored, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.findings import findings
 from ropewalk.objectives import Utilisation, position_weights
+from ropewalk.patch import check_factors
 from ropewalk.provenance import provenance
 from ropewalk.results import TaskResult
 
@@ -45,6 +46,9 @@ def final_test(
         raise ValueError(f"a control can't be named {', '.join(sorted(taken))}: the summary has other things there")
     arms: dict[str, ScalingFactors | None] = {} if vanilla is not None else {"vanilla": None}
     arms |= {**(controls or {}), "factors": factors}
+    for arm in arms.values():
+        if arm is not None:  # before hours are spent on vanilla
+            check_factors(evaluator.model, arm, any_model=any_model)
     on_event(Stage("Test", len(arms) * len(evaluator.examples)))
     results = {} if vanilla is None else {"vanilla": vanilla}
     results |= _score_arms(evaluator, arms, any_model, on_event)
