@@ -140,7 +140,7 @@ def test_a_prompt_over_the_limit_names_the_example(tiny_path: Path, capsys: pyte
 def test_ctrl_c_saves_the_best_and_the_same_command_continues(tiny_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-c", "from ropewalk.cli import main; main()", "search", "--model", str(tiny_path)]
-    command += [*SMALL, *SEARCH[:-1], "40", "--out", str(out)]
+    command += [*SMALL, *SEARCH[:-1], "5000", "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (out / "factors.json").exists() and time.monotonic() < deadline:
