@@ -21,7 +21,16 @@ from ropewalk.errors import DataError
 from ropewalk.metrics import kv_match
 from ropewalk.records import digest, read_jsonl, text_field
 from ropewalk.splits import Split, check_split, in_split
-from ropewalk.tasks.base import Example, Metric, Piece, TaskOptions, gold_positions, option, parse_options
+from ropewalk.tasks.base import (
+    Example,
+    Metric,
+    Piece,
+    TaskOptions,
+    check_options,
+    gold_positions,
+    option,
+    parse_options,
+)
 
 Variant = Literal["plain", "query-aware"]
 
@@ -91,6 +100,7 @@ class KeyValueRetrieval:
     metric = EXACT_MATCH
 
     def __init__(self, options: TaskOptions) -> None:
+        check_options(options, self.name)
         self.variant = parse_options(Options, self.name, options.options).variant
         self.keys = DEFAULT_KEYS if options.keys is None else options.keys
         self.limit = options.limit
@@ -98,8 +108,6 @@ class KeyValueRetrieval:
         self.data = options.data
         if self.keys < 2:
             raise DataError(f"{self.keys} keys: expected at least 2, or nothing has to be found")
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"limit is {self.limit} records, expected at least 1")
         self.positions = gold_positions(options.positions, self.keys)
         self._given = options
 

@@ -18,7 +18,16 @@ from ropewalk.metrics import best_subspan_em
 from ropewalk.questions import Passage, Question, read_questions
 from ropewalk.records import digest
 from ropewalk.splits import Split, check_split, in_split
-from ropewalk.tasks.base import Example, Metric, Piece, TaskOptions, gold_positions, option, parse_options
+from ropewalk.tasks.base import (
+    Example,
+    Metric,
+    Piece,
+    TaskOptions,
+    check_options,
+    gold_positions,
+    option,
+    parse_options,
+)
 
 Variant = Literal["plain", "oracle", "closedbook", "random", "query-aware"]
 
@@ -68,8 +77,7 @@ class MultiDocumentQA:
             )
         if options.keys is not None:
             raise DataError(f"{options.keys} keys: task mdqa has none; its option documents says how many documents")
-        if options.limit is not None and options.limit < 1:
-            raise DataError(f"limit is {options.limit} records, expected at least 1")
+        check_options(options, self.name)
         self.data = options.data
         self.variant = own.variant
         self.limit = options.limit
