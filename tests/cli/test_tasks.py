@@ -152,3 +152,9 @@ def test_mistakes_get_one_line(
     *_, line = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("ropewalk: ")
     assert says in line
+
+
+@pytest.mark.parametrize("task", ["kv", "mdqa", "needle", "perplexity", "summarize", "jsonl"])
+def test_a_missing_file_is_said_before_the_model_is_looked_for(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["profile", "--model", "/no/such/model", "--task", task, "--data", "missing.txt"]) == 2
+    assert "missing.txt" in capsys.readouterr().err

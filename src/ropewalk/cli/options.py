@@ -170,7 +170,9 @@ class TaskChoice:
         limit = self.limit if limit is None else limit
         positions = None if self.positions is None else parse_positions(self.positions)
         options = TaskOptions(positions, self.keys, self.data, limit, self.seed, parse_task_options(self.option))
-        return make_task(self.task, options)
+        made = make_task(self.task, options)
+        made.settings()  # reads the data: a file that is not there is said before a model is loaded
+        return made
 
 
 def parse_task_options(given: Sequence[str]) -> dict[str, str]:
