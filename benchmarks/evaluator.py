@@ -61,19 +61,9 @@ def main() -> None:
     add_options(parser)
     parser.add_argument("--pieces", type=Path, help="folder with the default model's wheels or GGUF parts")
     parser.add_argument("--device")
-    parser.add_argument("--keys", type=int, default=75)
-    parser.add_argument("--records", type=int, default=20, help="each at every position")
-    parser.add_argument("--many-records", type=int, default=8, help="records that several candidates are scored on")
-    parser.add_argument("--single", type=int, default=5, help="prompts a repeat of generation one by one")
-    parser.add_argument("--batched", type=int, default=32, help="prompts a repeat of the batched baselines")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8, 16, 32, 64], help="batch sizes to try")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.set_defaults(keys=75, records=20, many_records=8, single=5, batched=32, sizes=[4, 8, 16, 32, 64])
     args = parser.parse_args()
-    plan = Plan(
-        args.keys, args.positions, args.records, args.seed, args.candidates, args.many_records,
-        args.single, args.batched, tuple(args.sizes), args.repeats,
-    )  # fmt: skip
-    found = run(args, plan, model_folder(args.model, args.pieces))
+    found = run(args, Plan.of(args), model_folder(args.model, args.pieces))
     report("evaluator", args.seed, measure.device_of(args.device), found, args.out)
 
 

@@ -21,20 +21,10 @@ from ropewalk.demo import demo_model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.set_defaults(device="cpu", candidates=4)
-    parser.add_argument("--keys", type=int, default=10)
-    parser.add_argument("--records", type=int, default=4, help="each at every position")
-    parser.add_argument("--many-records", type=int, default=1, help="records that several candidates are scored on")
-    parser.add_argument("--single", type=int, default=4, help="prompts a repeat of generation one by one")
-    parser.add_argument("--batched", type=int, default=4, help="prompts a repeat of the batched baselines")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes to try")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.set_defaults(device="cpu", candidates=4, keys=10, records=4, many_records=1, single=4, batched=4)
+    parser.set_defaults(sizes=[1, 2, 4, 8])
     args = parser.parse_args()
-    plan = Plan(
-        args.keys, args.positions, args.records, args.seed, args.candidates, args.many_records,
-        args.single, args.batched, tuple(args.sizes), args.repeats,
-    )  # fmt: skip
-    found = run(args, plan, args.model or demo_model())
+    found = run(args, Plan.of(args), args.model or demo_model())
     report("evaluator-cpu", args.seed, measure.device_of("cpu"), found, args.out)
 
 

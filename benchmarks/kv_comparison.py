@@ -60,6 +60,14 @@ class Plan:
     sizes: tuple[int, ...]
     repeats: int
 
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Plan:
+        """From the options that `add_options` adds."""
+        return cls(
+            args.keys, args.positions, args.records, args.seed, args.candidates, args.many_records,
+            args.single, args.batched, tuple(args.sizes), args.repeats,
+        )  # fmt: skip
+
 
 @dataclass
 class Comparison:
@@ -243,11 +251,18 @@ def compare(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that both evaluator benchmarks have."""
+    """The options that both evaluator benchmarks have; each sets its own defaults of those that have none here."""
     parser.add_argument("--model", type=Path, help="model folder; without it the default model is used")
     parser.add_argument("--positions", type=int, default=5, help="gold positions of each record")
     parser.add_argument("--candidates", type=int, default=8, help="candidates that ours scores at once")
     parser.add_argument("--mode", choices=["both", "gold moved", "generated"], default="both")
     parser.add_argument("--profile", action="store_true", help="print the kernels of ours that take the most time")
+    parser.add_argument("--keys", type=int)
+    parser.add_argument("--records", type=int, help="each at every position")
+    parser.add_argument("--many-records", type=int, help="records that several candidates are scored on")
+    parser.add_argument("--single", type=int, help="prompts a repeat of generation one by one")
+    parser.add_argument("--batched", type=int, help="prompts a repeat of the batched baselines")
+    parser.add_argument("--sizes", type=int, nargs="+", help="batch sizes to try")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the JSON report here")

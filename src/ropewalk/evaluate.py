@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -53,7 +54,8 @@ class Evaluator:
         if self.generated and task.metric.score is None:
             raise DataError(f"task {task.name} has nothing to generate; leave out --generate")
         renderer = PromptRenderer(tokenizer, chat_template_kwargs, chat_template=chat_template)
-        self._prompt_settings = renderer.settings()
+        # Once: the task reads its file to say what is in it, and every result says it.
+        self._settings = {**task.settings(), "prompt": renderer.settings()}
         records = _records(examples, task.positions)
         prompts = rendered(renderer, examples)
         self.skipped = self._over_limit(prompts, overflow)
@@ -73,7 +75,7 @@ class Evaluator:
     @property
     def settings(self) -> dict[str, Any]:
         """What determines the prompts, as JSON: the task's settings and, under "prompt", how they are dressed."""
-        return {**self.task.settings(), "prompt": dict(self._prompt_settings)}
+        return copy.deepcopy(self._settings)
 
     @property
     def fallback_reason(self) -> str | None:

@@ -16,8 +16,7 @@ from ropewalk.engine.rotary_tables import Tables
 def before_attention(spec: LayerSpec, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
     """Norm, projections and rotation. x: [tokens, hidden]; tables: [tokens, rotary dim]. q, k, v: [tokens, heads, D].
 
-    Tokens are flat, for then the only size that changes from batch to batch is the first one: what torch.compile makes
-    of a rotation over rows and tokens of unknown sizes was 20 times slower.
+    Tokens are flat, for then the only size that changes from batch to batch is the first one (see `compiled`).
     """
     normed = spec.layer.input_layernorm(x)
     return queries(spec, normed, tables), *keys_and_values(spec, normed, tables)
@@ -68,7 +67,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position by halves; what lies beyond the rotary dim passes through. x: [tokens, heads, head size].
 
     sin: with the sign of its first half changed, so that x · cos + (x with its halves exchanged) · sin is all there is
-    to do. Putting the halves together in any other way made torch.compile's kernel several times slower.
+    to do.
     """
     size = cos.shape[-1]
     turned = x if size == x.shape[-1] else x[..., :size]
