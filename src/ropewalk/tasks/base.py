@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -135,27 +133,6 @@ class Task(Protocol):
         ...
 
 
-def option(default: Any, description: str) -> Any:
-    """A field of a task's `OPTIONS` with the sentence that the documentation shows."""
-    return field(default=default, metadata={"description": description})
-
-
-def parse_options(kind: type[Options], task: str, given: Mapping[str, Any]) -> Options:
-    """An instance of the dataclass `kind` from `given`; texts become int, float or bool as the field's type says.
-
-    Raises `DataError` that lists the names there are, or says what was expected of a value.
-    """
-    names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    hints = get_type_hints(kind)
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            known = f"expected one of: {', '.join(names)}" if names else "it has none"
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"task {task} has no option {name!r}, {known}{hint}")
-    return kind(**{name: _value(f"{task}: option {name!r}", hints[name], value) for name, value in given.items()})
-
-
 def check_options(options: TaskOptions, task: str, *unused: str) -> None:
     """`DataError` if one of the fields named in `unused` was given all the same, or the limit is below one record."""
     for name in unused:
@@ -163,27 +140,6 @@ def check_options(options: TaskOptions, task: str, *unused: str) -> None:
             raise DataError(f"task {task} has no use for --{name} ({getattr(options, name)} was given); leave it out")
     if options.limit is not None and options.limit < 1:
         raise DataError(f"limit is {options.limit} records, expected at least 1")
-
-
-def _value(where: str, wanted: Any, value: Any) -> Any:
-    if get_args(wanted) and all(isinstance(choice, str) for choice in get_args(wanted)):
-        if value not in get_args(wanted):
-            raise DataError(f"{where} is {value!r}, expected one of: {', '.join(get_args(wanted))}")
-        return value
-    if not isinstance(value, str):
-        return value
-    kinds = get_args(wanted) or (wanted,)
-    if bool in kinds:
-        if value.lower() not in ("true", "false"):
-            raise DataError(f"{where} is {value!r}, expected true or false")
-        return value.lower() == "true"
-    for kind, what in ((int, "a whole number"), (float, "a number")):
-        if kind in kinds:
-            try:
-                return kind(value)
-            except ValueError:
-                raise DataError(f"{where} is {value!r}, expected {what}") from None
-    return value
 
 
 def gold_positions(positions: int | Sequence[int] | None, count: int) -> tuple[int, ...]:

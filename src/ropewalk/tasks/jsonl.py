@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 
 from ropewalk.errors import DataError
 from ropewalk.metrics import best_subspan_em, blank_answers, kv_match
+from ropewalk.options import option, parse_options
 from ropewalk.prompt_lines import PIECES, Layout, Line, PromptRecord, read_prompts, rendered_pieces
 from ropewalk.records import digest, read_text
 from ropewalk.splits import Split, check_split, in_split
-from ropewalk.tasks.base import Example, Metric, TaskOptions, check_options, gold_positions, option, parse_options
+from ropewalk.tasks.base import Example, Metric, TaskOptions, check_options, gold_positions
 
 MetricName = Literal["best_subspan_em", "exact_match"]
 
@@ -56,7 +57,7 @@ class OwnPrompts:
 
     def __init__(self, options: TaskOptions) -> None:
         check_options(options, self.name, "keys")
-        self.own = parse_options(Options, self.name, options.options)
+        self.own = parse_options(Options, f"task {self.name}", options.options)
         if options.data is None:
             raise DataError("task jsonl needs --data: a jsonl file of prompts and answers")
         self.data, self.limit = options.data, options.limit

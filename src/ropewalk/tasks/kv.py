@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, TypeGuard
 
 from ropewalk.errors import DataError
 from ropewalk.metrics import kv_match
+from ropewalk.options import option, parse_options
 from ropewalk.records import digest, read_jsonl, text_field
 from ropewalk.splits import Split, check_split, in_split
 from ropewalk.tasks.base import (
@@ -28,8 +29,6 @@ from ropewalk.tasks.base import (
     TaskOptions,
     check_options,
     gold_positions,
-    option,
-    parse_options,
 )
 
 Variant = Literal["plain", "query-aware"]
@@ -101,7 +100,7 @@ class KeyValueRetrieval:
 
     def __init__(self, options: TaskOptions) -> None:
         check_options(options, self.name)
-        self.variant = parse_options(Options, self.name, options.options).variant
+        self.variant = parse_options(Options, f"task {self.name}", options.options).variant
         self.keys = DEFAULT_KEYS if options.keys is None else options.keys
         self.limit = options.limit
         self.seed = options.seed

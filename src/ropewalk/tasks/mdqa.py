@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 from ropewalk.errors import DataError
 from ropewalk.metrics import best_subspan_em
+from ropewalk.options import option, parse_options
 from ropewalk.questions import Passage, Question, read_questions
 from ropewalk.records import digest
 from ropewalk.splits import Split, check_split, in_split
@@ -25,8 +26,6 @@ from ropewalk.tasks.base import (
     TaskOptions,
     check_options,
     gold_positions,
-    option,
-    parse_options,
 )
 
 Variant = Literal["plain", "oracle", "closedbook", "random", "query-aware"]
@@ -69,7 +68,7 @@ class MultiDocumentQA:
     metric = METRIC
 
     def __init__(self, options: TaskOptions) -> None:
-        own = parse_options(Options, self.name, options.options)
+        own = parse_options(Options, f"task {self.name}", options.options)
         if options.data is None:
             raise DataError(
                 "task mdqa needs a file of questions (--data FILE): `ropewalk data official` fetches official ones, "

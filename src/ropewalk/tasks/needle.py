@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 from ropewalk.errors import DataError
 from ropewalk.haystack import Draws, generated_sentences, split_sentences
 from ropewalk.metrics import kv_match
+from ropewalk.options import option, parse_options
 from ropewalk.records import digest, read_text
 from ropewalk.splits import Split, check_split, region_of
 from ropewalk.tasks.base import (
@@ -32,8 +33,6 @@ from ropewalk.tasks.base import (
     TaskOptions,
     check_options,
     gold_positions,
-    option,
-    parse_options,
 )
 
 Variant = Literal["single", "multi-key", "multi-value"]
@@ -108,7 +107,7 @@ class NeedleInHaystack:
 
     def __init__(self, options: TaskOptions) -> None:
         check_options(options, self.name, "keys")
-        self.own = parse_options(Options, self.name, options.options)
+        self.own = parse_options(Options, f"task {self.name}", options.options)
         self.lengths = _lengths(self.own.lengths)
         self.limit = DEFAULT_LIMIT if options.limit is None else options.limit
         self.seed, self.data = options.seed, options.data

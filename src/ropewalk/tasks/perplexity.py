@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ropewalk.errors import DataError
+from ropewalk.options import option, parse_options
 from ropewalk.records import HUB, read_text
 from ropewalk.splits import Split, check_split, region_of
 from ropewalk.tasks.base import (
@@ -29,8 +30,6 @@ from ropewalk.tasks.base import (
     TokenSpan,
     check_options,
     gold_positions,
-    option,
-    parse_options,
 )
 
 DEFAULT_LIMIT = 16
@@ -69,7 +68,7 @@ class Perplexity:
 
     def __init__(self, options: TaskOptions) -> None:
         check_options(options, self.name, "keys")
-        self.own = parse_options(Options, self.name, options.options)
+        self.own = parse_options(Options, f"task {self.name}", options.options)
         self.limit = DEFAULT_LIMIT if options.limit is None else options.limit
         _check(self.own)
         self.positions = _positions(options.positions, self.own)

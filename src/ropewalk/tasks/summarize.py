@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ropewalk.errors import DataError
+from ropewalk.options import option, parse_options
 from ropewalk.records import digest, read_jsonl, text_field, texts_field
 from ropewalk.rouge import has_words, rouge_l
 from ropewalk.splits import Split, check_split, in_split
@@ -23,8 +24,6 @@ from ropewalk.tasks.base import (
     TaskOptions,
     check_options,
     gold_positions,
-    option,
-    parse_options,
 )
 
 
@@ -56,7 +55,7 @@ class Summarize:
 
     def __init__(self, options: TaskOptions) -> None:
         check_options(options, self.name, "keys")
-        self.own = parse_options(Options, self.name, options.options)
+        self.own = parse_options(Options, f"task {self.name}", options.options)
         budget = self.own.max_new_tokens
         if not isinstance(budget, int) or budget < 1:
             raise DataError(f"summarize: option 'max_new_tokens' is {budget}, expected a whole number of at least 1")
