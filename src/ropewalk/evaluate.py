@@ -69,6 +69,7 @@ class Evaluator:
         self._owner = [number for number, aliases in enumerate(self._prompts) for _ in aliases]
         flat = [prompt for aliases in self._prompts for prompt in aliases]
         self.prompt_tokens = sum(len(aliases[0].ids) for aliases in self._prompts)
+        self._parts: dict[tuple[int, ...], Evaluator] = {}
         self._scorer = Scorer(model, tokenizer, flat, tokens_per_batch, own_loop=own_loop, candidates=candidates)
         self._request = Request(task.metric.max_new_tokens, task.metric.stop, end_ids(model, tokenizer))
 
@@ -86,6 +87,33 @@ class Evaluator:
     def engine(self) -> str:
         """What computes the scores, in words; final after the first score."""
         return OWN_LOOP if self.fallback_reason is None else f"model.forward, for {self.fallback_reason}"
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The records that are scored, each at every position, in their order."""
+        return self._records
+
+    def part(self, rows: Sequence[int]) -> Evaluator:
+        """The same on some of the records, by their place in `records`; made once for each choice."""
+        chosen = tuple(rows)
+        if chosen == tuple(range(len(self._records))):
+            return self
+        if chosen not in self._parts:
+            self._parts[chosen] = self._make_part(chosen)
+        return self._parts[chosen]
+
+    def _make_part(self, rows: tuple[int, ...]) -> Evaluator:
+        width = len(self.task.positions)
+        kept = [row * width + column for row in rows for column in range(width)]
+        part = copy.copy(self)
+        part.examples = [self.examples[number] for number in kept]
+        part._records = tuple(self._records[row] for row in rows)
+        part._prompts = [self._prompts[number] for number in kept]
+        part._owner = [number for number, aliases in enumerate(part._prompts) for _ in aliases]
+        part.prompt_tokens = sum(len(aliases[0].ids) for aliases in part._prompts)
+        part._parts = {}
+        part._scorer = self._scorer.of([prompt for aliases in part._prompts for prompt in aliases])
+        return part
 
     def score(
         self, factors: ScalingFactors | None, *, any_model: bool = False, on_progress: OnProgress | None = None

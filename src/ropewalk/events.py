@@ -24,6 +24,13 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Spared:
+    """That many prompts of the stage will not be scored: a candidate is known already, or was stopped early."""
+
+    prompts: int
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A candidate of the search was evaluated; `best` is the best fitness so far."""
 
@@ -31,5 +38,5 @@ class Evaluated:
     best: float
 
 
-Event = Stage | Scored | Evaluated
+Event = Stage | Scored | Spared | Evaluated
 OnEvent = Callable[[Event], None]

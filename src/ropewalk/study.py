@@ -13,19 +13,21 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ropewalk.constraints import Scores
 from ropewalk.errors import StudyError
+from ropewalk.race import Rows
 from ropewalk.search.space import Candidate
 
-SCHEMA = "ropewalk.study/2"  # 1 kept verdicts in place of scores
+SCHEMA = "ropewalk.study/3"  # 1 kept verdicts in place of scores, 2 one task and all records of a candidate
 MISSING = "(not set)"
 REASON_LENGTH = 120  # an SQLite error may quote a whole field
 BUSY_SECONDS = 30  # a dashboard that reads may hold the file for a moment
@@ -35,18 +37,26 @@ RecordSplit = Literal["search", "validation"]  # the examples that a record's ca
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One evaluated candidate. scores and log_likelihoods are [records, positions]; fitness is NaN if it failed.
+    """One evaluated candidate; fitness is NaN if it failed.
 
-    error: why it failed, the traceback if it raised. A candidate that was scored before, at another place of the same
-    search, has that one's fitness and no arrays of its own.
+    found: what it scored on each task, over the records `rows` of it (by their place among the search records).
+    parents: (generation, slot) of whom it was made of. stopped: it was clearly behind in a race, and saw only these
+    records. penalties: what constraints cost it. prompts, seconds: spent on it. error: why it failed, the traceback if
+    it raised. A candidate that was scored before, on the same records at another place of the search, has that one's
+    fitness and no scores of its own.
     """
 
     generation: int
     slot: int
     candidate: Candidate
     fitness: float
-    scores: NDArray[np.float64] | None = None
-    log_likelihoods: NDArray[np.float64] | None = None
+    found: tuple[Scores, ...] = ()
+    rows: Rows = ()
+    parents: tuple[tuple[int, int], ...] = ()
+    stopped: bool = False
+    penalties: Mapping[str, float] = field(default_factory=dict)
+    prompts: int = 0
+    seconds: float = 0.0
     error: str | None = None
 
     @property
@@ -240,36 +250,51 @@ def _to_trial(record: CandidateRecord) -> Any:
         for name, value in zip((f"x{index}", f"y{index}"), point, strict=True):
             params[name] = value
             distributions[name] = FloatDistribution(0.0, max(1.0, math.ceil(value)))
+    state = optuna.trial.TrialState
+    return optuna.create_trial(
+        state=state.FAIL if record.failed else state.PRUNED if record.stopped else state.COMPLETE,
+        value=None if record.failed else record.fitness,
+        params=params,
+        distributions=distributions,
+        user_attrs=_to_json(record),
+    )
+
+
+def _to_json(record: CandidateRecord) -> dict[str, Any]:
+    """All of a record but its fitness; what is empty is left out."""
     attributes: dict[str, Any] = {
         "generation": record.generation,
         "slot": record.slot,
         "candidate": record.candidate.to_json(),
+        "prompts": record.prompts,
+        "seconds": record.seconds,
+        "rows": [list(rows) for rows in record.rows],
+        "parents": [list(parent) for parent in record.parents],
+        "scores": [_numbers_to_json(found.scores) for found in record.found],
+        "log_likelihoods": [_numbers_to_json(found.log_likelihoods) for found in record.found],
+        "by_position": [found.scores.mean(axis=0).tolist() for found in record.found],
+        "penalties": dict(record.penalties),
+        "error": record.error,
     }
-    if record.error is not None:
-        attributes["error"] = record.error
-    if record.scores is not None:
-        attributes["scores"] = record.scores.tolist()
-    if record.log_likelihoods is not None:
-        attributes["log_likelihoods"] = _numbers_to_json(record.log_likelihoods)
-    return optuna.create_trial(
-        state=optuna.trial.TrialState.FAIL if record.failed else optuna.trial.TrialState.COMPLETE,
-        value=None if record.failed else record.fitness,
-        params=params,
-        distributions=distributions,
-        user_attrs=attributes,
-    )
+    return {name: value for name, value in attributes.items() if value not in ([], {}, None)}
 
 
 def _from_trial(trial: Any) -> CandidateRecord:
     attributes = trial.user_attrs
-    scores, likelihoods = attributes.get("scores"), attributes.get("log_likelihoods")
+    arrays = zip(attributes.get("scores", []), attributes.get("log_likelihoods", []), strict=True)
+    found = [[np.array(values, dtype=np.float64) for values in pair] for pair in arrays]
     return CandidateRecord(
         generation=attributes["generation"],
         slot=attributes["slot"],
         candidate=Candidate.from_json(attributes["candidate"]),
         fitness=math.nan if trial.value is None else trial.value,
-        scores=None if scores is None else np.array(scores, dtype=np.float64),
-        log_likelihoods=None if likelihoods is None else np.array(likelihoods, dtype=np.float64),
+        found=tuple(Scores(scores, log_likelihoods) for scores, log_likelihoods in found),
+        rows=tuple(tuple(rows) for rows in attributes.get("rows", [])),
+        parents=tuple((generation, slot) for generation, slot in attributes.get("parents", [])),
+        stopped=trial.state.name == "PRUNED",
+        penalties=attributes.get("penalties", {}),
+        prompts=attributes["prompts"],
+        seconds=attributes["seconds"],
         error=attributes.get("error"),
     )
 

@@ -71,6 +71,19 @@ class Scorer:
         self._loop: LayerLoop | None = None
         self._checked = self._generation_checked = False
 
+    def of(self, prompts: Sequence[RenderedPrompt]) -> Scorer:
+        """The same way of scoring for other prompts: compiled if this one is, by `model.forward` if it was found so."""
+        scorer = Scorer(
+            self.model,
+            self.tokenizer,
+            prompts,
+            self._tokens_per_batch,
+            own_loop=self.reason is None,
+            compiled=self._compiled,
+        )
+        scorer.reason = self.reason
+        return scorer
+
     def score(
         self,
         candidates: Sequence[ScalingFactors | None],

@@ -1,44 +1,147 @@
-"""The contract of every search method: `ask` for candidates, `tell` their fitness.
+"""The contract of every search method: `ask` for candidates, `tell` their fitness, generation by generation.
+
+    method = make_method("bezier-ga", space, seed=0)
+    while candidates := method.ask():
+        method.tell(candidates, [fitness(space.factors(candidate)) for candidate in candidates])
 
 A method knows no model. All its randomness comes from (seed, generation, index), and its state is what it was told,
-in order: replaying the records of a study rebuilds it exactly, whatever the timing was.
+in order: replaying the records of a study rebuilds it exactly, whatever the timing was. A new method subclasses
+`SearchMethod` and says in `born` who the members of a generation are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
 
+import numpy as np
+
+from ropewalk.errors import RopewalkError
+from ropewalk.objectives import Measure
+from ropewalk.options import parse_options
 from ropewalk.search.space import Candidate, SearchSpace
 
+Told = tuple[Candidate, float]  # a candidate and its fitness, NaN if it failed
 
-class SearchMethod(Protocol):
-    """A module in `ropewalk.search` names its class `METHOD`; the registry finds it by file name."""
+
+class SearchMethod(ABC):
+    """Opens a generation, waits until every member is told, opens the next one.
+
+    A module in `ropewalk.search` names its class `METHOD`; the registry finds it by file name. OPTIONS: a frozen
+    dataclass of the method's own options, each field made by `ropewalk.options.option`. SPACE: what it wants to be
+    different from `SearchSpace`'s defaults. RACING: whether it is made to stop hopeless candidates early. MEASURE: what
+    its fitness is taken over unless the user says otherwise.
+    """
 
     name: ClassVar[str]
+    OPTIONS: ClassVar[type]
+    SPACE: ClassVar[Mapping[str, Any]] = {}
+    RACING: ClassVar[bool] = False
+    MEASURE: ClassVar[Measure] = "likelihood"
 
-    def __init__(self, space: SearchSpace, seed: int, **options: Any) -> None: ...
+    def __init__(self, space: SearchSpace, seed: int = 0, **options: Any) -> None:
+        self.space, self.seed = space, seed
+        self.options: Any = parse_options(self.OPTIONS, f"method {self.name}", options)
+        self.check()
+        self.told: list[Told] = []  # of complete generations, in the order of birth
+        self.generation = 0  # the open one
+        self._parents: dict[Candidate, tuple[Candidate, ...]] = {}
+        self._asked = 0
+        self._scores: dict[int, float] = {}
+        self._members = self.born()
+
+    @abstractmethod
+    def born(self) -> list[Candidate]:
+        """The members of the open generation, all of different factors; none after the last one."""
+
+    @property
+    @abstractmethod
+    def candidates_in_all(self) -> int:
+        """Candidates of a whole run, the identity among them: what progress and estimates count with."""
+
+    def check(self) -> None:  # noqa: B027 - a method without conditions has nothing to check
+        """Raise `RopewalkError` for options that can't be meant."""
+
+    def learn(self, told: Sequence[Told]) -> None:  # noqa: B027 - a method may find all it needs in `self.told`
+        """Take in a complete generation, in the order of birth; `self.told` holds it already."""
+
+    def records(self, available: int) -> list[int]:
+        """Which of a task's search records the open generation is scored on, of `available` in a fixed order."""
+        return list(range(available))
+
+    def sizes(self, available: Sequence[int]) -> list[tuple[int, tuple[tuple[int, ...], ...]]]:
+        """What a whole run scores: how many candidates on which records of each task, of `available` each.
+
+        The identity is not counted: it is scored before all others.
+        """
+        return [(self.candidates_in_all - 1, tuple(tuple(range(count)) for count in available))]
+
+    def rival(self) -> Candidate | None:
+        """Whom members of the open generation must not be clearly worse than, where racing is on; None: nobody."""
+        return None
+
+    def finalists(self) -> list[Candidate]:
+        """What the method holds for the best so far, the best first: validation chooses among the first ones."""
+        return [candidate for candidate, _ in ranked(self.told)]
+
+    def parents(self, candidate: Candidate) -> tuple[Candidate, ...]:
+        """Whom a candidate that was asked was made of; empty if of nobody."""
+        return self._parents.get(candidate, ())
 
     def ask(self, n: int | None = None) -> list[Candidate]:
-        """Up to n further candidates of the current generation (None: all that are left), none of them asked before.
+        """Up to n further candidates of the open generation (None: all that are left), each asked once.
 
         Empty while the generation waits to be told, and for ever after the last one or once the space is used up.
         Generations have fixed members: how many are asked for at a time changes nothing.
         """
-        ...
+        if n is not None and n < 0:
+            raise ValueError(f"{n} candidates are asked for, expected at least 0")
+        stop = len(self._members) if n is None else min(len(self._members), self._asked + n)
+        candidates = self._members[self._asked : stop]
+        self._asked = stop
+        return candidates
 
     def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
         """Fitness of asked candidates, in any order: higher is better, NaN for a failed one. Told once each.
 
-        Raises `ValueError`, and takes none of them, if one was not asked for in this generation or is told twice.
+        The next generation opens when every member of this one is told. Raises `ValueError`, and takes none of them,
+        if one was not asked for in this generation or is told twice.
         """
-        ...
-
-    @property
-    def candidates_in_all(self) -> int:
-        """Candidates of a whole run, the identity among them: what progress and estimates count with."""
-        ...
+        open_slots = {self._members[slot]: slot for slot in range(self._asked) if slot not in self._scores}
+        found: dict[int, float] = {}
+        for candidate, score in zip(candidates, scores, strict=True):
+            slot = open_slots.pop(candidate, None)
+            if slot is None:
+                raise ValueError(f"{candidate} is told but was not asked for in this generation, or is told twice")
+            found[slot] = float(score)
+        self._scores |= found
+        if self._members and len(self._scores) == len(self._members):
+            told = [(candidate, self._scores[slot]) for slot, candidate in enumerate(self._members)]
+            self.told += told
+            self.learn(told)
+            self.generation += 1
+            self._asked, self._scores = 0, {}
+            self._members = self.born()
 
     def settings(self) -> dict[str, Any]:
         """All that determines the proposals, as JSON."""
-        ...
+        return {"method": self.name, "seed": self.seed, "space": self.space.settings(), **asdict(self.options)}
+
+    def rng(self, index: int) -> np.random.Generator:
+        """The random numbers of member `index` of the open generation."""
+        return np.random.default_rng([self.seed, self.generation, index])
+
+
+def ranked(told: Sequence[Told]) -> list[Told]:
+    """The fittest first; failed ones (NaN) last, ties in the order of birth."""
+    return sorted(told, key=lambda pair: (math.isnan(pair[1]), -pair[1]))
+
+
+def at_least(lowest: int, **values: int) -> None:
+    """Raise `RopewalkError` for the first value below `lowest`, by its name."""
+    for name, value in values.items():
+        if value < lowest:
+            raise RopewalkError(f"{name.replace('_', ' ')} is {value}, expected at least {lowest}")

@@ -1,137 +1,98 @@
 """The paper's search: a genetic algorithm over the control points of a Bézier curve (arXiv 2503.04355, section 3.3).
 
-    method = BezierGA(space, seed=0)
-    while candidates := method.ask():
-        method.tell(candidates, [fitness(space.factors(candidate)) for candidate in candidates])
-
-Differences from the paper: factors below 1 are allowed, and the identity is in the first population. No two candidates
-of a run give the same factors: that is what a child "seen before" means here, for control points that differ may draw
-the same curve (in mode "uniform" x has no effect).
+Differences from the paper, whose own setting is the method `paper`: factors below 1 are allowed, and the identity is in
+the first population. No two candidates of a run give the same factors: that is what a child "seen before" means here,
+for control points that differ may draw the same curve (in mode "uniform" x has no effect).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ropewalk.errors import RopewalkError
+from ropewalk.options import option
+from ropewalk.search.base import SearchMethod, at_least, ranked
 from ropewalk.search.space import Candidate, SearchSpace
 
 _X_STEP = 0.05  # grid of the inner control points' depth
 _REDRAWS = 100  # a child whose factors were seen is redrawn so often; then it is drawn in a wider way
 
-Draw = Callable[[np.random.Generator], Candidate]
+Born = tuple[Candidate, tuple[Candidate, ...]]  # a child and its parents
+Draw = Callable[[np.random.Generator], Born]
 
 
-class BezierGA:
-    """Genetic algorithm with truncation selection and elitism.
+@dataclass(frozen=True)
+class Options:
+    """How the population is kept and renewed."""
 
-    population: size of the first generation. parents: the best individuals so far, from which children are made.
-    mutations, crossovers: children a generation. generations: counting the first. mutation_probability: that a control
-    point is redrawn in a mutation (one always is). initial_probability: the same for the first population, which
-    mutates the initial level; 0 redraws one point at a time, which soonest tells a small search what matters. radius:
-    a redrawn factor lies within ± radius of the parent's, on the space's grid. initial_factor: level of the individuals
-    that the first population is drawn around.
-    """
+    population: int = option(32, "Candidates of the first generation.")
+    parents: int = option(16, "Best candidates so far that children are made of.")
+    mutations: int = option(16, "Children by mutation in each later generation.")
+    crossovers: int = option(16, "Children by crossover in each later generation.")
+    generations: int = option(20, "Generations, the first one counted.")
+    mutation_probability: float = option(0.3, "That a control point is redrawn in a mutation (one always is).")
+    initial_probability: float = option(
+        1.0, "The same in the first generation, which mutates the initial level; 0 redraws one point at a time."
+    )
+    radius: float = option(0.2, "How far a redrawn factor may lie from the parent's.")
+    initial_factor: float = option(1.0, "Level around which the first generation is drawn.")
+
+
+class BezierGA(SearchMethod):
+    """Genetic algorithm with truncation selection and elitism; see `Options`."""
 
     name: ClassVar[str] = "bezier-ga"
+    OPTIONS: ClassVar[type] = Options
+    options: Options
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        seed: int = 0,
-        *,
-        population: int = 32,
-        parents: int = 16,
-        mutations: int = 16,
-        crossovers: int = 16,
-        generations: int = 20,
-        mutation_probability: float = 0.3,
-        initial_probability: float = 1.0,
-        radius: float = 0.2,
-        initial_factor: float = 1.0,
-    ) -> None:
-        self.space, self.seed = space, seed
-        self.population, self.parents = population, parents
-        self.mutations, self.crossovers, self.generations = mutations, crossovers, generations
-        self.mutation_probability, self.initial_probability = mutation_probability, initial_probability
-        self.radius, self.initial_factor = radius, initial_factor
-        self._check()
-        self._told: list[tuple[Candidate, float]] = []  # of complete generations, in the order of birth
+    def __init__(self, space: SearchSpace, seed: int = 0, **options: object) -> None:
         self._seen: set[tuple[float | None, ...]] = set()  # factors of all that were born
-        self._generation = 0
-        self._born = self._first_population()
-        self._asked = 0
-        self._scores: dict[int, float] = {}
+        super().__init__(space, seed, **options)
 
     @property
     def candidates_in_all(self) -> int:
         """Candidates of a whole run, the identity among them, if the space holds as many."""
-        return self.population + (self.generations - 1) * (self.mutations + self.crossovers)
+        later = self.options.mutations + self.options.crossovers
+        return self.options.population + (self.options.generations - 1) * later
 
-    def ask(self, n: int | None = None) -> list[Candidate]:
-        """Up to n further candidates of the current generation (None: all that are left)."""
-        if n is not None and n < 0:
-            raise ValueError(f"{n} candidates are asked for, expected at least 0")
-        stop = len(self._born) if n is None else min(len(self._born), self._asked + n)
-        candidates = self._born[self._asked : stop]
-        self._asked = stop
-        return candidates
-
-    def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
-        """Take fitness; the next generation opens when every member of this one is told.
-
-        Raises `ValueError`, and takes none of them, if one was not asked for in this generation or is told twice.
-        """
-        open_slots = {self._born[slot]: slot for slot in range(self._asked) if slot not in self._scores}
-        told: dict[int, float] = {}
-        for candidate, score in zip(candidates, scores, strict=True):
-            slot = open_slots.pop(candidate, None)
-            if slot is None:
-                raise ValueError(f"{candidate} is told but was not asked for in this generation, or is told twice")
-            told[slot] = float(score)
-        self._scores |= told
-        if self._born and len(self._scores) == len(self._born):
-            self._told += [(candidate, self._scores[slot]) for slot, candidate in enumerate(self._born)]
-            self._generation += 1
-            self._asked, self._scores = 0, {}
-            self._born = self._children() if self._generation < self.generations else []
+    def rival(self) -> Candidate | None:
+        """The last one that would still become a parent."""
+        elite = self.elite()
+        return elite[-1] if len(elite) == self.options.parents else None
 
     def elite(self) -> list[Candidate]:
         """The best individuals so far, best first; failed ones (NaN) last, ties in the order of birth."""
-        ranked = sorted(self._told, key=lambda pair: (math.isnan(pair[1]), -pair[1]))
-        return [candidate for candidate, _ in ranked[: self.parents]]
+        return [candidate for candidate, _ in ranked(self.told)[: self.options.parents]]
 
-    def settings(self) -> dict[str, Any]:
-        """All that determines the proposals, as JSON."""
-        names = ("population", "parents", "mutations", "crossovers", "generations", "mutation_probability", "radius")
-        options = {name: getattr(self, name) for name in (*names, "initial_probability", "initial_factor")}
-        return {"method": self.name, "seed": self.seed, "space": self.space.settings(), **options}
+    def born(self) -> list[Candidate]:
+        """The first population, or children of the elite."""
+        if self.generation >= self.options.generations:
+            return []
+        return self._children() if self.generation else self._first_population()
 
     def _first_population(self) -> list[Candidate]:
         """The identity, the initial level, then mutants of the level."""
-        level = self.space.level(self.initial_factor)
-        born = [child for child in (self.space.identity(), level)[: self.population] if self._is_new(child)]
-        for index in range(len(born), self.population):
-            rng = np.random.default_rng([self.seed, 0, index])
-            if not self._append_new(
-                born, rng, lambda rng: self._mutate(level, rng, probability=self.initial_probability)
-            ):
+        level = self.space.level(self.options.initial_factor)
+        size = self.options.population
+        born = [child for child in (self.space.identity(), level)[:size] if self._is_new(child)]
+        for index in range(len(born), size):
+            if not self._append_new(born, self.rng(index), partial(self._first_mutant, level)):
                 break
         return born
 
     def _children(self) -> list[Candidate]:
         elite = self.elite()
         born: list[Candidate] = []
-        for index in range(self.mutations + self.crossovers):
-            rng = np.random.default_rng([self.seed, self._generation, index])
-            makers = (self._mutant,) if index < self.mutations else (self._cross, self._mutant)
-            if not self._append_new(born, rng, *[partial(make, elite) for make in makers]):
+        for index in range(self.options.mutations + self.options.crossovers):
+            makers = (self._mutant,) if index < self.options.mutations else (self._cross, self._mutant)
+            if not self._append_new(born, self.rng(index), *[partial(make, elite) for make in makers]):
                 break
         return born
 
@@ -142,9 +103,10 @@ class BezierGA:
         """
         for draw in (*draws, self._anywhere):
             for _ in range(_REDRAWS):
-                child = draw(rng)
+                child, parents = draw(rng)
                 if self._is_new(child):
                     born.append(child)
+                    self._parents[child] = parents
                     return True
         return False
 
@@ -156,17 +118,21 @@ class BezierGA:
         self._seen.add(factors)
         return True
 
-    def _anywhere(self, rng: np.random.Generator) -> Candidate:
-        return self._mutate(self.space.identity(), rng, probability=1.0, radius=math.inf)
+    def _anywhere(self, rng: np.random.Generator) -> Born:
+        return self._mutate(self.space.identity(), rng, probability=1.0, radius=math.inf), ()
 
-    def _mutant(self, elite: list[Candidate], rng: np.random.Generator) -> Candidate:
-        return self._mutate(elite[rng.integers(len(elite))], rng, probability=self.mutation_probability)
+    def _first_mutant(self, level: Candidate, rng: np.random.Generator) -> Born:
+        return self._mutate(level, rng, probability=self.options.initial_probability), ()
+
+    def _mutant(self, elite: list[Candidate], rng: np.random.Generator) -> Born:
+        parent = elite[rng.integers(len(elite))]
+        return self._mutate(parent, rng, probability=self.options.mutation_probability), (parent,)
 
     def _mutate(
         self, parent: Candidate, rng: np.random.Generator, *, probability: float, radius: float | None = None
     ) -> Candidate:
         """Redraw each point with `probability`, at least one: its factor near the parent's, an inner depth anywhere."""
-        radius = self.radius if radius is None else radius
+        radius = self.options.radius if radius is None else radius
         redrawn = rng.random(len(parent.control_points)) < probability
         if not redrawn.any():
             redrawn[rng.integers(len(redrawn))] = True
@@ -182,37 +148,37 @@ class BezierGA:
             points.append((float(np.round(rng.integers(0, 21) * _X_STEP, 10)) if inner else x, factor))
         return Candidate(tuple(_ordered(points)))
 
-    def _cross(self, elite: list[Candidate], rng: np.random.Generator) -> Candidate:
-        """Each point from one of two parents; a child whose x are out of order is a mutant instead."""
+    def _cross(self, elite: list[Candidate], rng: np.random.Generator) -> Born:
+        """A child of two parents; one that is no curve is a mutant instead."""
         if len(elite) < 2:
             return self._mutant(elite, rng)
         one, other = (elite[index] for index in rng.choice(len(elite), size=2, replace=False))
+        child = self._combine(one, other, rng)
+        return self._mutant(elite, rng) if child is None else (child, (one, other))
+
+    def _combine(self, one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate | None:
+        """Each point from one of two parents; None if the x are out of order then."""
         chosen = rng.random(len(one.control_points)) < 0.5
         points = [
             a if first else b for a, b, first in zip(one.control_points, other.control_points, chosen, strict=True)
         ]
-        if any(left[0] > right[0] for left, right in pairwise(points)):
-            return self._mutant(elite, rng)
-        return Candidate(tuple(points))
+        return None if any(left[0] > right[0] for left, right in pairwise(points)) else Candidate(tuple(points))
 
-    def _check(self) -> None:
-        for name in ("population", "parents", "generations"):
-            if getattr(self, name) < 1:
-                raise RopewalkError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.mutations < 0 or self.crossovers < 0 or self.mutations + self.crossovers < 1:
-            raise RopewalkError(
-                f"{self.mutations} mutations and {self.crossovers} crossovers: expected at least one child"
-            )
+    def check(self) -> None:
+        """Raise `RopewalkError` for options that can't be meant."""
+        own = self.options
+        at_least(1, population=own.population, parents=own.parents, generations=own.generations)
+        at_least(0, seed=self.seed, mutations=own.mutations, crossovers=own.crossovers)
+        if own.mutations + own.crossovers < 1:
+            raise RopewalkError("0 mutations and 0 crossovers: expected at least one child")
         for name in ("mutation_probability", "initial_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RopewalkError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected 0 to 1")
-        if not 0 < self.radius < math.inf:
-            raise RopewalkError(f"radius is {self.radius}, expected a number > 0")
-        if self.seed < 0:
-            raise RopewalkError(f"seed is {self.seed}, expected at least 0")
-        if not self.space.low <= self.initial_factor <= self.space.high:
+            if not 0 <= getattr(own, name) <= 1:
+                raise RopewalkError(f"{name.replace('_', ' ')} is {getattr(own, name)}, expected 0 to 1")
+        if not 0 < own.radius < math.inf:
+            raise RopewalkError(f"radius is {own.radius}, expected a number > 0")
+        if not self.space.low <= own.initial_factor <= self.space.high:
             raise RopewalkError(
-                f"initial factor {self.initial_factor} is outside the bounds {self.space.low} to {self.space.high}"
+                f"initial factor {own.initial_factor} is outside the bounds {self.space.low} to {self.space.high}"
             )
 
 

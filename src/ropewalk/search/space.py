@@ -5,30 +5,40 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ropewalk.bezier import Mode
 from ropewalk.errors import RopewalkError
 from ropewalk.factors import ScalingFactors
 
+OFFSET_DECIMALS = 4  # of proposed offsets: finer ones than any model could tell apart
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One proposal: control points (depth, factor), the first one belongs to the first scaled layer."""
+    """One proposal: control points (depth, factor), the first one belongs to the first scaled layer.
+
+    offsets: added to the curve, one for each scaled layer, where a method frees single layers; empty for the curve
+    alone.
+    """
 
     control_points: tuple[tuple[float, float], ...]
+    offsets: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As stored in the study."""
-        return {"control_points": [list(point) for point in self.control_points]}
+        points = [list(point) for point in self.control_points]
+        return {"control_points": points} | ({"offsets": list(self.offsets)} if self.offsets else {})
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(tuple((float(x), float(y)) for x, y in document["control_points"]))
+        points = tuple((float(x), float(y)) for x, y in document["control_points"])
+        return cls(points, tuple(float(offset) for offset in document.get("offsets", ())))
 
 
 @dataclass(frozen=True)
@@ -59,15 +69,32 @@ class SearchSpace:
             )
         self.factors(self.identity())
 
+    @cached_property
+    def scaled_layers(self) -> tuple[int, ...]:
+        """The layers that get a factor, from the front."""
+        layers = range(self.num_layers) if self.rotary_layers is None else self.rotary_layers
+        return tuple(layers)[self.skip_first :]
+
     def factors(self, candidate: Candidate) -> ScalingFactors:
-        """The factors of a candidate: the only place where proposals become factors."""
-        return ScalingFactors.from_bezier(
+        """The factors of a candidate: the only place where proposals become factors.
+
+        Curve plus offsets is cut off at the bounds; a curve alone never leaves those of its control points.
+        """
+        factors = ScalingFactors.from_bezier(
             candidate.control_points,
             self.num_layers,
             mode=self.mode,
             rotary_layers=self.rotary_layers,
             skip_first=self.skip_first,
         )
+        if not candidate.offsets:
+            return factors
+        if len(candidate.offsets) != len(self.scaled_layers):
+            raise RopewalkError(f"{len(candidate.offsets)} offsets for {len(self.scaled_layers)} scaled layers")
+        values = list(factors.values)
+        for layer, offset in zip(self.scaled_layers, candidate.offsets, strict=True):
+            values[layer] = float(np.clip((values[layer] or 1.0) + offset, self.low, self.high))
+        return ScalingFactors(tuple(values))
 
     def identity(self) -> Candidate:
         """The model as it is: all factors exactly 1."""
@@ -76,6 +103,11 @@ class SearchSpace:
     def level(self, factor: float) -> Candidate:
         """The flat curve: evenly spread x, the same factor everywhere."""
         return Candidate(tuple((float(x), float(factor)) for x in np.linspace(0, 1, self.num_points)))
+
+    def layerwise(self, factors: ArrayLike) -> Candidate:
+        """The candidate with these factors in the scaled layers, [scaled layers]: offsets from the flat curve."""
+        offsets = np.round(np.asarray(factors, dtype=np.float64) - 1.0, OFFSET_DECIMALS)
+        return Candidate(self.identity().control_points, tuple(float(offset) + 0.0 for offset in offsets))
 
     def grid(self) -> NDArray[np.float64]:
         """The factors a control point may have: 1 plus whole steps, within [low, high]."""
