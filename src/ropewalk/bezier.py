@@ -12,6 +12,7 @@ Two ways to read the curve B(t) at layer k of n, whose depth is d = k / (n - 1):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -104,9 +105,16 @@ def depths(num_layers: int) -> Array:
 def curve_factors(control_points: ArrayLike, num_layers: int, mode: Mode = "depth") -> Array:
     """The factor of each of `num_layers` scaled layers, float64 [num_layers]; layer 0 gets P0's end of the curve."""
     points = check_control_points(control_points, mode)
-    depth = depths(num_layers)
-    t = solve_depth(points[:, 0], depth) if mode == "depth" else depth
+    t = _parameters(tuple(points[:, 0].tolist()), num_layers) if mode == "depth" else depths(num_layers)
     return curve(points[:, 1], t)
+
+
+@lru_cache(maxsize=1024)  # a search has few different x, on a grid or even, and thousands of curves
+def _parameters(x: tuple[float, ...], num_layers: int) -> Array:
+    """The parameter t of each of `num_layers` scaled layers, [num_layers]; read-only, for it is shared."""
+    t = solve_depth(x, depths(num_layers))
+    t.flags.writeable = False
+    return t
 
 
 @dataclass(frozen=True)

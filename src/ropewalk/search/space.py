@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -80,21 +80,7 @@ class SearchSpace:
 
         Curve plus offsets is cut off at the bounds; a curve alone never leaves those of its control points.
         """
-        factors = ScalingFactors.from_bezier(
-            candidate.control_points,
-            self.num_layers,
-            mode=self.mode,
-            rotary_layers=self.rotary_layers,
-            skip_first=self.skip_first,
-        )
-        if not candidate.offsets:
-            return factors
-        if len(candidate.offsets) != len(self.scaled_layers):
-            raise RopewalkError(f"{len(candidate.offsets)} offsets for {len(self.scaled_layers)} scaled layers")
-        values = list(factors.values)
-        for layer, offset in zip(self.scaled_layers, candidate.offsets, strict=True):
-            values[layer] = float(np.clip((values[layer] or 1.0) + offset, self.low, self.high))
-        return ScalingFactors(tuple(values))
+        return _factors(self, candidate)
 
     def identity(self) -> Candidate:
         """The model as it is: all factors exactly 1."""
@@ -118,3 +104,22 @@ class SearchSpace:
     def settings(self) -> dict[str, Any]:
         """As JSON, for the study."""
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4096)  # a method, the ledger and the screen ask for the same candidate again and again
+def _factors(space: SearchSpace, candidate: Candidate) -> ScalingFactors:
+    factors = ScalingFactors.from_bezier(
+        candidate.control_points,
+        space.num_layers,
+        mode=space.mode,
+        rotary_layers=space.rotary_layers,
+        skip_first=space.skip_first,
+    )
+    if not candidate.offsets:
+        return factors
+    if len(candidate.offsets) != len(space.scaled_layers):
+        raise RopewalkError(f"{len(candidate.offsets)} offsets for {len(space.scaled_layers)} scaled layers")
+    values = list(factors.values)
+    for layer, offset in zip(space.scaled_layers, candidate.offsets, strict=True):
+        values[layer] = float(np.clip((values[layer] or 1.0) + offset, space.low, space.high))
+    return ScalingFactors(tuple(values))
