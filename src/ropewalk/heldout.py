@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ropewalk.comparison import compare
@@ -11,19 +11,19 @@ from ropewalk.evaluate import Evaluator
 from ropewalk.events import OnEvent, Scored, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.findings import findings
-from ropewalk.objectives import Utilisation, position_weights
+from ropewalk.objectives import DEFAULT_WEIGHTS, position_weights
 from ropewalk.patch import check_factors
 from ropewalk.provenance import provenance
 from ropewalk.results import TaskResult
 
 _SUMMARY_NAMES = {"task", "positions", "vanilla", "factors", "gain", "factors_over", "short", "warnings", "engine"}
-_SUMMARY_NAMES |= {"evaluations", "provenance"}
+_SUMMARY_NAMES |= {"evaluations", "provenance", "tasks", "search", "sentence", "controls", "constraints"}
 
 
 def final_test(
     evaluator: Evaluator,
     factors: ScalingFactors,
-    objective: Utilisation,
+    weights: Sequence[float] = DEFAULT_WEIGHTS,
     *,
     any_model: bool = False,
     controls: Mapping[str, ScalingFactors] | None = None,
@@ -33,12 +33,12 @@ def final_test(
 ) -> tuple[dict[str, Any], dict[str, TaskResult]]:
     """Vanilla, the controls and `factors` on the evaluator's (held-out) examples.
 
-    vanilla: its result on the same examples, where a profile has it already. short: the same model on the short form
-    of the task, to see what the factors cost there. Returns the summary (`positions`, one block of figures an arm,
-    paired comparisons with vanilla and of the factors with each control, `warnings`) and the full results by arm.
-    evaluations: prompts scored.
+    weights: of the positions in U, see `position_weights`. vanilla: its result on the same examples, where a profile
+    has it already. short: the same model on the short form of the task, to see what the factors cost there. Returns the
+    summary (`positions`, one block of figures an arm, paired comparisons with vanilla and of the factors with each
+    control, `warnings`) and the full results by arm. evaluations: prompts scored.
     """
-    position_weights(len(evaluator.task.positions), objective.weights)
+    position_weights(len(evaluator.task.positions), weights)
     if len({example.record for example in evaluator.examples}) < 2:
         raise DataError("a test on 1 record has no interval: give at least 2 (--limit or --test-limit)")
     taken = set(controls or {}) & _SUMMARY_NAMES
@@ -53,15 +53,15 @@ def final_test(
     results = {} if vanilla is None else {"vanilla": vanilla}
     results |= _score_arms(evaluator, arms, any_model, on_event)
     others = [name for name in results if name != "vanilla"]
-    against_vanilla = {name: compare(results["vanilla"], results[name], objective.weights) for name in others}
+    against_vanilla = {name: compare(results["vanilla"], results[name], weights) for name in others}
     against_controls = {
-        name: compare(results[name], results["factors"], objective.weights) for name in others if name != "factors"
+        name: compare(results[name], results["factors"], weights) for name in others if name != "factors"
     }
     summary: dict[str, Any] = {
         "task": evaluator.settings,
         "engine": evaluator.engine,
         "positions": list(evaluator.task.positions),
-        **{name: result.summary(objective.weights) for name, result in results.items()},
+        **{name: result.summary(weights) for name, result in results.items()},
         "gain": against_vanilla,
         "factors_over": against_controls,
         "short": None if short is None else _short_block(short, factors, any_model, on_event),

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from ropewalk.cli.config import read_config
 from ropewalk.errors import RopewalkError
 
 app = App(
@@ -20,6 +21,7 @@ app = App(
     version=lambda: version("ropewalk"),
     help_flags=["--help", "-h"],
     suppress_keyboard_interrupt=False,  # a verb says what it kept, and how to go on
+    config=read_config,
 )
 for verb, function, summary in (
     ("demo", "demo", "The whole road once on a small real model: profile, search, test. About 8 minutes on two cores."),

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_EVERY = 15.0  # seconds between progress lines where there is no terminal
@@ -43,7 +44,10 @@ def working(what: str) -> Iterator[None]:
 
 
 class StageProgress:
-    """Elapsed and remaining time of the current stage: a bar on a terminal, a line now and then elsewhere."""
+    """Elapsed and remaining time of the current stage: a bar on a terminal, a line now and then elsewhere.
+
+    A subclass may show more below the bars (`extra`).
+    """
 
     def __init__(self) -> None:
         self._console = errors()
@@ -60,14 +64,20 @@ class StageProgress:
         )
         self._name, self._total, self._done, self._remark = "", 0, 0, ""
         self._started = self._last_line = time.monotonic()
+        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._screen)
 
-    def __enter__(self) -> StageProgress:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._bar.start()
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._live.is_started:
+            self._live.stop()
+
+    def extra(self) -> Iterator[RenderableType]:
+        """What stands below the bars on a terminal."""
+        return iter(())
 
     def stage(self, name: str, prompts: int) -> None:
         """A stage of that many prompts begins; the one before is complete."""
@@ -91,20 +101,34 @@ class StageProgress:
             text = f"{self._name}: {self._done}/{self._total} prompts, {elapsed:.0f} s, {left:.0f} s left{self._remark}"
             line(text)
 
+    def spare(self, prompts: int) -> None:
+        """That many prompts of the stage will not be scored."""
+        self._total = max(self._done, self._total - prompts)
+        if self._console.is_terminal:
+            self._bar.update(self._bar.task_ids[-1], total=self._total)
+
     def remark(self, text: str) -> None:
         """A short word beside the bar, such as the best so far."""
         self._remark = f", {text}"
         if self._console.is_terminal and self._bar.task_ids:
             self._bar.update(self._bar.task_ids[-1], remark=text)
 
+    @property
+    def pace(self) -> float:
+        """Prompts a second in this stage."""
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
     def _complete(self) -> None:
         if self._console.is_terminal and self._bar.task_ids:
             self._bar.update(self._bar.task_ids[-1], total=max(self._done, 1), completed=max(self._done, 1), remark="")
 
+    def _screen(self) -> RenderableType:
+        return Group(self._bar, *self.extra())
+
 
 def follow(progress: StageProgress) -> Callable[[Any], None]:
     """An event handler for `ropewalk.run` that drives the progress display."""
-    from ropewalk.run import Evaluated, Scored, Stage
+    from ropewalk.events import Scored, Spared, Stage
 
     def on_event(event: Any) -> None:
         match event:
@@ -112,7 +136,7 @@ def follow(progress: StageProgress) -> Callable[[Any], None]:
                 progress.stage(name, prompts)
             case Scored(prompts):
                 progress.advance(prompts)
-            case Evaluated(best=best):
-                progress.remark(f"best {best:+.4f}")
+            case Spared(prompts):
+                progress.spare(prompts)
 
     return on_event

@@ -13,24 +13,17 @@ from pathlib import Path
 from typing import Annotated
 
 from ropewalk import files
+from ropewalk.cli.mix import MixedTask
 from ropewalk.cli.options import JsonFile, ModelOptions, TaskChoice, described
-from ropewalk.cli.search import SearchOptions
+from ropewalk.cli.search_options import SearchOptions
 from ropewalk.factors import ScalingFactors
 
 MODEL = ModelOptions(model="demo", chat_template=False)
 TASK = TaskChoice(task="kv", keys=3, positions="3", limit=14)
 SEARCH = SearchOptions(
-    population=12,
-    parents=4,
-    mutations=3,
-    crossovers=3,
-    generations=4,
-    radius=0.1,
-    low=0.8,
-    high=1.2,
-    finalists=0,
-    test_limit=70,
+    method="bezier-ga", low=0.8, high=1.2, racing=False, finalists=0, test_limit=70, control_budget=0
 )
+KNOBS = {"population": 12, "parents": 4, "mutations": 3, "crossovers": 3, "generations": 4, "radius": 0.1}
 
 
 def demo(
@@ -44,21 +37,20 @@ def demo(
     Example: ropewalk demo --out runs/demo
     """
     from ropewalk.cli import console
+    from ropewalk.cli.work import Asked
     from ropewalk.cli.workflow import search_and_test
     from ropewalk.comparison import verdict_sentence
 
-    task = replace(TASK, seed=seed)
-    model, tokenizer = MODEL.load()
-    search_on = MODEL.evaluator(model, tokenizer, task.make(), "search")
-    test_on = MODEL.evaluator(model, tokenizer, task.make(SEARCH.test_limit), "test")
-    plan = SEARCH.plan(model, seed)
+    tasks = (MixedTask(TASK.task, replace(TASK, seed=seed)),)
+    asked = Asked.of(MODEL, SEARCH, KNOBS, tasks, seed)
+    larger = larger_search()
+    work = replace(asked.work(*MODEL.load()), short_forms=(None,), others={"larger_search": larger})
     screen = console.output()
     screen.print(
-        f"SmolLM2-135M-Instruct, key-value retrieval with {TASK.keys} keys: search on {len(search_on.examples)} "
-        f"prompts, test on {len(test_on.examples)} others."
+        f"SmolLM2-135M-Instruct, key-value retrieval with {TASK.keys} keys: search on "
+        f"{len(work.search.tasks[0].examples)} prompts, test on {len(work.test.tasks[0].examples)} others."
     )
-    larger = larger_search()
-    summary = search_and_test(plan, search_on, None, test_on, out, others={"larger_search": larger})
+    summary = search_and_test(work, out)
     screen.print(
         f"A search of {summary['search']['evaluations']} prompts is a small one. Factors that a search of "
         f"{larger.found['evaluations']} prompts on a GPU found were tested beside it. "

@@ -15,10 +15,12 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
     """
     from ropewalk.cli import console
     from ropewalk.cli.estimate import seconds, speed
-    from ropewalk.cli.search import SEARCH_RECORDS, SearchOptions
+    from ropewalk.cli.search_options import SearchOptions
     from ropewalk.identity import base_scheme, model_identity
+    from ropewalk.objectives import Objective
     from ropewalk.patch import layer_reports
     from ropewalk.provenance import provenance
+    from ropewalk.run import planned_prompts
 
     choice = task or TaskChoice()
     made = choice.make(1)
@@ -38,9 +40,11 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
         loaded, tokenizer, made, "search" if choice.data is None else "all", search_by="likelihood"
     )
     with console.working("Timing one record"):
-        measured = speed(evaluator)
+        plan = SearchOptions().plan(loaded, choice.seed, Objective(), {})
+        measured = speed(evaluator, [plan.space.factors(plan.space.identity())] * plan.at_once)
     out.print(f"  scored by: {evaluator.engine}")
-    prompts = SearchOptions().plan(loaded, choice.seed).candidates * SEARCH_RECORDS * len(made.positions)
+    rows = (tuple(range(SearchOptions().search_records({}))),)
+    prompts = planned_prompts(plan, rows, lambda seen: len(seen[0]) * len(made.positions))
     out.print(
         f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "
         f"about {seconds(prompts * measured.seconds_per_prompt)} on {measured.device}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,18 @@ class Speed:
     device: str
 
 
-def speed(evaluator: Any) -> Speed:
-    """Score the examples of an evaluator (one record is enough) twice, the first time as a warm-up."""
+def speed(evaluator: Any, candidates: Sequence[Any] = (None,)) -> Speed:
+    """Score the examples of an evaluator (one record is enough) twice, the first time as a warm-up.
+
+    candidates: factors that are scored together, as a search does.
+    """
     import torch
 
     from ropewalk.provenance import provenance
 
-    evaluator.score(None)
+    evaluator.score_many(candidates)
     started = time.perf_counter()
-    evaluator.score(None)
+    evaluator.score_many(candidates)
     elapsed = time.perf_counter() - started
     prompts = len(evaluator.examples)
     where = provenance(evaluator.model)
@@ -37,7 +41,9 @@ def speed(evaluator: Any) -> Speed:
     else:
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
         memory, kind = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, "memory"
-    return Speed(elapsed / prompts, evaluator.prompt_tokens / prompts, memory, kind, str(where["device"]))
+    return Speed(
+        elapsed / prompts / len(candidates), evaluator.prompt_tokens / prompts, memory, kind, str(where["device"])
+    )
 
 
 def seconds(amount: float) -> str:

@@ -26,7 +26,6 @@ def evaluate(
     """
     from ropewalk.cli import console, tables
     from ropewalk.comparison import verdict_sentence
-    from ropewalk.objectives import Utilisation
     from ropewalk.patch import factors_of
     from ropewalk.run import final_test
 
@@ -40,7 +39,7 @@ def evaluate(
     short = model.short_evaluator(loaded, tokenizer, made, split)
     with console.StageProgress() as progress:
         summary, results = final_test(
-            evaluator, chosen, Utilisation(), any_model=model.any_model, short=short, on_event=console.follow(progress)
+            evaluator, chosen, any_model=model.any_model, short=short, on_event=console.follow(progress)
         )
     arms = {"vanilla": "vanilla", "factors": "factors"}
     out = console.output()

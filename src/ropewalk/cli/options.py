@@ -31,6 +31,19 @@ def described(text: str, **options: Any) -> Parameter:
     return Parameter(help=text, **options)
 
 
+def whole(_: Any, tokens: Sequence[Any]) -> int:
+    """A whole number; cyclopts itself would cut 8.5 down to 8."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {tokens[0].value!r}") from None
+
+
+def number(text: str, **options: Any) -> Parameter:
+    """A parameter that is a whole number, with its help text."""
+    return Parameter(help=text, converter=whole, **options)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ModelOptions:
@@ -150,7 +163,7 @@ class TaskChoice:
     """Which prompts."""
 
     task: Annotated[str, described("What the prompts ask for.")] = "kv"
-    keys: Annotated[int | None, described("kv: pairs in the JSON object. Default 75.")] = None
+    keys: Annotated[int | None, number("kv: pairs in the JSON object. Default 75.")] = None
     positions: Annotated[
         str | None, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74. Default: the task's choice.")
     ] = None
@@ -160,8 +173,8 @@ class TaskChoice:
     option: Annotated[
         tuple[str, ...], described("An option of the task's own, NAME=VALUE; may be given again.", negative="")
     ] = ()
-    limit: Annotated[int | None, described("Records, each at every position. Default 100 (search: 24).")] = None
-    seed: Annotated[int, described("Seed of generated records and of the search.")] = 0
+    limit: Annotated[int | None, number("Records, each at every position. Default: the task's, mostly 100.")] = None
+    seed: Annotated[int, number("Seed of generated records and of the search.")] = 0
 
     def make(self, limit: int | None = None) -> Task:
         """The task, with another number of records if given."""
@@ -189,11 +202,15 @@ def parse_task_options(given: Sequence[str]) -> dict[str, str]:
 
 
 def parse_positions(text: str) -> int | tuple[int, ...]:
-    """A count ("5") or a list of 0-based positions ("0,18,37"); a list of one position ends in a comma ("3,")."""
+    """A count ("5") or a list of 0-based positions ("0,18,37"); a list of one position ends in a comma ("3,").
+
+    Where a comma has another meaning, "+" may stand between them.
+    """
+    listed = text.replace("+", ",")
     try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+        numbers = tuple(int(part) for part in listed.split(",") if part.strip())
     except ValueError:
         raise RopewalkError(f"--positions {text!r}: expected a count (5) or 0-based positions (0,18,37)") from None
     if not numbers:
         raise RopewalkError(f"--positions {text!r}: expected a count (5) or 0-based positions (0,18,37)")
-    return numbers if "," in text else numbers[0]
+    return numbers if "," in listed else numbers[0]

@@ -1,133 +1,164 @@
-"""What `search` and `demo` have in common: search, test on held-out records, write and show the results."""
+"""What `search` and `demo` have in common: search, find the controls, test on held-out records, write and show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropewalk import files
-from ropewalk.cli import console, tables
-from ropewalk.comparison import metric_words, verdict_sentence
-from ropewalk.factors import ScalingFactors
+from ropewalk.cli import console
+from ropewalk.cli.interrupt import GracefulStop
+from ropewalk.cli.live import SearchView
+from ropewalk.cli.outcome import LABELS, show, summarise, write
+from ropewalk.cli.work import CONTROLS, Work
+from ropewalk.errors import StudyError
 
 if TYPE_CHECKING:
-    from ropewalk.evaluate import Evaluator
+    from ropewalk.events import Event, OnEvent
+    from ropewalk.factors import ScalingFactors
     from ropewalk.results import TaskResult
-    from ropewalk.run import SearchPlan, SearchResult
-
-LABELS = {
-    "vanilla": "vanilla",
-    "uniform": "uniform, same mean",
-    "larger_search": "larger search",
-    "factors": "found factors",
-}
+    from ropewalk.run import SearchResult
 
 
-def search_and_test(
-    plan: SearchPlan,
-    search_on: Evaluator,
-    validate_on: Evaluator | None,
-    test_on: Evaluator,
-    out: Path,
-    *,
-    short_on: Evaluator | None = None,
-    others: Mapping[str, ScalingFactors] | None = None,
-) -> dict[str, Any]:
-    """Profile the model, search, test the winner against vanilla and the uniform control of the same mean.
+@dataclass
+class Outcome:
+    """What came of a search and its test. tests, results: one a task, in their order.
 
-    short_on: the model on the task's short form. others: further factors to test, by a key of `LABELS`. Leaves
-    factors.json, result.json (the figures), scores.json (every example of every arm) and curves.svg in `out`, and
-    returns the figures. Ctrl-C leaves the best so far and says how to go on.
+    short: vanilla's and the factors' results on the test part of the constraint's short texts. searches: by the arm's
+    name what each control's search found. seconds: since the command began to score.
     """
-    from ropewalk.run import check_run, final_test, search
 
-    check_run(plan, search_on, validate_on, out)
-    with console.StageProgress() as progress:
-        on_event = console.follow(progress)
+    work: Work
+    found: SearchResult
+    searches: Mapping[str, SearchResult]
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, TaskResult]] = field(default_factory=list)
+    short: tuple[TaskResult, TaskResult] | None = None
+    seconds: float = 0.0
+
+    @property
+    def controls(self) -> dict[str, ScalingFactors]:
+        """The arms of the test beside vanilla and the factors; none that is vanilla itself."""
+        factors = self.found.factors
+        uniform = {} if factors.is_identity else {"uniform": factors.matched_uniform()}
+        best = {arm: result.factors for arm, result in self.searches.items() if not result.factors.is_identity}
+        return uniform | best | dict(self.work.others)
+
+
+def search_and_test(work: Work, out: Path) -> dict[str, Any]:
+    """Profile the model, search, find the controls, test the winner against all of them.
+
+    Leaves factors.json, result.json (the figures), scores.json (every example of every arm) and curves.svg in `out`,
+    the controls' studies in `out/controls`, and returns the figures. Whatever keeps the run from being continued is an
+    error before anything is scored. A first Ctrl-C in a search waits for the candidates that are being scored; all of a
+    run that was stopped is continued by the same command.
+    """
+    with _held(work, out):
+        view = SearchView(work.plan.objective, getattr(work.plan.method.options, "generations", None))
+        for note in work.notes:
+            console.line(note)
+        with GracefulStop() as stop, view:
+            try:
+                outcome = _run(work, out, view, stop.watch(view.on_event))
+            except KeyboardInterrupt:
+                best = out / "factors.json"
+                kept = f"the best so far is in {best}" if best.exists() else "nothing was found yet"
+                raise KeyboardInterrupt(f"stopped; {kept}. The same command continues") from None
+        summary = summarise(outcome)
+        write(summary, outcome, out)
+        show(summary, work, out)
+        return summary
+
+
+@contextmanager
+def _held(work: Work, out: Path) -> Iterator[None]:
+    """The run directory, for this command alone until it ends. Raises `StudyError` where it can't be continued."""
+    import filelock
+
+    from ropewalk.run import check_run
+
+    check_run(work.plan, work.search, work.validation, out)
+    for name, (plan, on) in work.controls.items():
+        check_run(plan, on, None, _folder(out, name))
+    with ExitStack() as stack:
         try:
-            progress.stage("Profile", len(test_on.examples))
-            vanilla = test_on.score(None, on_progress=progress.advance)
-            found = search(plan, search_on, validate_on, out, on_event=on_event)
-            controls = {} if found.factors.is_identity else {"uniform": found.factors.matched_uniform()}
-            controls |= others or {}
-            summary, results = final_test(
-                test_on,
-                found.factors,
-                plan.objective,
-                controls=controls,
-                vanilla=vanilla,
-                short=short_on,
-                on_event=on_event,
-            )
-        except KeyboardInterrupt:
-            best = out / "factors.json"
-            kept = f"the best so far is in {best}" if best.exists() else "nothing was found yet"
-            raise KeyboardInterrupt(f"stopped; {kept}. The same command continues") from None
-    summary["search"] = _search_block(plan, found)
-    summary["sentence"] = _sentence(summary, found)
-    _write(summary, results, found, controls, out)
-    _show(summary, out)
-    return summary
+            stack.enter_context(filelock.FileLock(out / "run.lock", timeout=0))  # a search locks its study only
+        except filelock.Timeout:
+            raise StudyError(
+                f"{out}: another process is running this search; wait for it, or use another --out"
+            ) from None
+        yield
 
 
-def _search_block(plan: SearchPlan, found: SearchResult) -> dict[str, Any]:
-    return {
-        "candidates": len(found.records),
-        "evaluations": found.evaluations,
-        "failed": found.failed,
-        "fitness": found.fitness,
-        "validation": found.validation,
-        "control_points": [list(point) for point in found.candidate.control_points],
-        **plan.settings(),
+def _run(work: Work, out: Path, view: SearchView, on_event: OnEvent) -> Outcome:
+    from ropewalk.events import Scored, Stage
+    from ropewalk.run import search
+
+    def scored(prompts: int) -> None:
+        on_event(Scored(prompts))
+
+    started = time.monotonic()
+    vanilla = []
+    for name, evaluator in zip(work.names, work.test.tasks, strict=True):
+        on_event(Stage(_of("Profile", name, work), len(evaluator.examples)))
+        vanilla.append(evaluator.score(None, on_progress=scored))
+    watched = replace(work.plan, objective=view.objective(work.plan.objective))
+    found = search(watched, work.search, work.validation, out, on_event=on_event)
+    searches = {
+        name: search(
+            plan, on, None, _folder(out, name), on_event=_renamed(on_event, "Search", LABELS[name].capitalize())
+        )
+        for name, (plan, on) in work.controls.items()
     }
+    outcome = Outcome(work, found, searches)
+    _test(outcome, vanilla, on_event)
+    outcome.seconds = time.monotonic() - started
+    return outcome
 
 
-def _sentence(summary: Mapping[str, Any], found: SearchResult) -> str:
-    if found.factors.is_identity:
-        where = "validation" if found.validation else "search"
-        return f"Nothing the search tried beat the model as it is on {where} records: the answer is vanilla."
-    return verdict_sentence(summary["gain"]["factors"])
+def _test(outcome: Outcome, vanilla: list[TaskResult], on_event: OnEvent) -> None:
+    """Every arm on every task's held-out examples, and the constraint's short texts."""
+    from ropewalk.events import Scored, Stage
+    from ropewalk.run import final_test
+
+    work, factors = outcome.work, outcome.found.factors
+    tasks = zip(work.names, work.test.tasks, work.plan.objective.parts, vanilla, work.short_forms, strict=True)
+    for name, evaluator, part, base, short in tasks:
+        summary, results = final_test(
+            evaluator,
+            factors,
+            part.weights,
+            controls=outcome.controls,
+            vanilla=base,
+            short=short,
+            on_event=_renamed(on_event, "Test", _of("Test", name, work)),
+        )
+        outcome.tests.append(summary)
+        outcome.results.append(results)
+    if work.test.short is not None:
+        on_event(Stage("Short texts", 2 * len(work.test.short.examples)))
+        first, second = (
+            work.test.short.score(arm, on_progress=lambda prompts: on_event(Scored(prompts))) for arm in (None, factors)
+        )
+        outcome.short = first, second
 
 
-def _write(
-    summary: Mapping[str, Any],
-    results: Mapping[str, TaskResult],
-    found: SearchResult,
-    controls: Mapping[str, ScalingFactors],
-    out: Path,
-) -> None:
-    from ropewalk.report.figures import curves_figure, save_svg
-
-    files.write_json(out / "result.json", summary)
-    files.write_json(out / "scores.json", {name: result.to_dict() for name, result in results.items()})
-    series = {LABELS[name]: (summary[name]["accuracy"], summary[name]["interval"]) for name in results}
-    shown = {LABELS[name]: factors for name, factors in [*controls.items(), ("factors", found.factors)]}
-    metric = metric_words(summary["vanilla"]["metric"])
-    chart = curves_figure(summary["positions"], series, shown, _title(summary, found), metric)
-    save_svg(chart, out / "curves.svg")
+def _folder(out: Path, arm: str) -> Path:
+    return out / "controls" / CONTROLS[arm]
 
 
-def _title(summary: Mapping[str, Any], found: SearchResult) -> str:
-    task = summary["task"]
-    keys = f", {task['keys']} keys" if task.get("keys") else ""
-    model, records = found.factors.model.get("name", "model"), summary["vanilla"]["records"]
-    return f"{model}: {task['task']}{keys}, {records} test records"
+def _of(stage: str, task: str, work: Work) -> str:
+    return stage if len(work.names) == 1 else f"{stage} {task}"
 
 
-def _show(summary: Mapping[str, Any], out: Path) -> None:
-    arms = {name: label for name, label in LABELS.items() if name in summary}
-    screen = console.output()
-    for table in (
-        *tables.figures(summary, arms),
-        tables.position_table(summary["gain"]["factors"]),
-        tables.gain_table(
-            {"found factors over vanilla": summary["gain"]["factors"]}
-            | {f"found factors over {LABELS[name]}": row for name, row in summary["factors_over"].items()}
-        ),
-    ):
-        screen.print(table, "")
-    for text in (tables.shape_sentence(summary["vanilla"]), summary["sentence"], *tables.remarks(summary, arms)):
-        if text:
-            screen.print(text)
-    screen.print(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, curves.svg")
+def _renamed(on_event: OnEvent, old: str, new: str) -> OnEvent:
+    """The same handler, to which a stage has another name."""
+    from ropewalk.events import Stage
+
+    def renamed(event: Event) -> None:
+        on_event(Stage(new, event.prompts) if isinstance(event, Stage) and event.name == old else event)
+
+    return renamed

@@ -1,0 +1,54 @@
+"""Ctrl-C: the first one lets a search finish what it is scoring, the second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from ropewalk.cli import console
+from ropewalk.events import Evaluated, Event, OnEvent, Stage
+
+SEARCH = "Search"  # the stage whose candidates are finished; all other stages stop at once
+
+
+class GracefulStop:
+    """While it is entered, a first Ctrl-C in a search waits for the next candidate's record to be in the study.
+
+    Wrap the event handler of the search in `watch`: that is where the stop becomes a KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._searching = self._said = False
+        self._previous: Any = None
+
+    def __enter__(self) -> GracefulStop:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def watch(self, on_event: OnEvent) -> OnEvent:
+        """The same handler, which also ends the search where that was asked for and its records are safe."""
+
+        def watched(event: Event) -> None:
+            on_event(event)
+            if isinstance(event, Stage):
+                self._searching = event.name == SEARCH
+            if self.asked and not self._said:
+                self._said = True  # not in the signal handler: it may come in the middle of another line
+                console.line("Stopping after the candidates that are being scored; Ctrl-C again stops at once.")
+            if self.asked and (isinstance(event, Evaluated) or not self._searching):
+                raise KeyboardInterrupt
+
+        return watched
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or not self._searching:
+            raise KeyboardInterrupt
+        self.asked = True

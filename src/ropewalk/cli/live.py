@@ -1,0 +1,115 @@
+"""The live view of a search: how far it is, how good the best candidate is, and where it gains over vanilla."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ropewalk.cli.console import StageProgress, follow
+from ropewalk.cli.interrupt import SEARCH
+from ropewalk.constraints import Measure, Scores
+from ropewalk.events import Evaluated, Event, Stage
+from ropewalk.objectives import Objective
+from ropewalk.study import CandidateRecord
+
+BAR = 20  # characters of the longest bar
+SCALES: dict[Measure, tuple[float, str, int]] = {"likelihood": (1.0, "nats/token", 4), "accuracy": (100.0, "points", 1)}
+
+
+@dataclass(frozen=True)
+class WatchedObjective(Objective):
+    """The same objective, which tells what vanilla scores: a search takes its scales from that, also a resumed one."""
+
+    on_vanilla: Callable[[Sequence[Scores]], None] = field(default=lambda scores: None, compare=False)
+
+    def scales(self, vanilla: Sequence[Scores]) -> tuple[float, ...]:
+        """As `Objective.scales`."""
+        self.on_vanilla(vanilla)
+        return super().scales(vanilla)
+
+
+class SearchView(StageProgress):
+    """Progress of all stages; of the search also the generation and the best candidate, position by position.
+
+    generations: of the whole search, None where the method has no such number. Drive it with `on_event`.
+    """
+
+    def __init__(self, objective: Objective, generations: int | None) -> None:
+        self._part, self._name_of_first, self._generations = objective.parts[0], objective.names[0], generations
+        self._vanilla: Scores | None = None
+        self._stopped = self._failed = 0
+        self._generation, self._best = 0, 0.0
+        self._fittest: CandidateRecord | None = None  # of those evaluated since the command began
+        super().__init__()
+        self._follow = follow(self)
+
+    def objective(self, objective: Objective) -> WatchedObjective:
+        """The objective to search with, so that the view knows vanilla."""
+        return WatchedObjective(objective.parts, objective.floor, objective.short, self._on_vanilla)
+
+    def on_event(self, event: Event) -> None:
+        """Take in an event of a run."""
+        self._follow(event)
+        if isinstance(event, Evaluated) and self._name == SEARCH:
+            self._take(event.record, event.best)
+            self.remark(self.headline())
+        elif isinstance(event, Stage) and event.name != SEARCH:
+            self._fittest = None  # its bars are those of the search
+
+    def headline(self) -> str:
+        """Where the search is, in a few words."""
+        of = f" of {self._generations}" if self._generations else ""
+        words = [f"generation {self._generation + 1}{of}", f"best {self._best:+.4f}"]
+        words += [f"{self._stopped} stopped early"] if self._stopped else []
+        words += [f"{self._failed} failed"] if self._failed else []
+        return ", ".join([*words, f"{self.pace:.3g} prompts/s"])
+
+    def extra(self) -> Iterator[RenderableType]:
+        """The best candidate's difference from vanilla by position, as bars."""
+        differences = self.differences()
+        if self._name == SEARCH and differences:
+            yield bars(differences, self._part.measure, self._name_of_first)
+
+    def differences(self) -> dict[int, float]:
+        """By gold position of the first task: the fittest candidate minus vanilla, on the records that it saw."""
+        best, vanilla = self._fittest, self._vanilla
+        if best is None or vanilla is None or not best.found:
+            return {}
+        measure = self._part.measure
+        gained = best.found[0].measured(measure) - vanilla.rows(best.rows[0]).measured(measure)
+        positions = vanilla.positions or tuple(range(gained.shape[1]))
+        return dict(zip(positions, gained.mean(axis=0).tolist(), strict=True))
+
+    def _take(self, record: CandidateRecord, best: float) -> None:
+        self._stopped += record.stopped
+        self._failed += record.failed
+        generations = self._generations or record.generation + 1
+        self._generation, self._best = min(record.generation, generations - 1), best
+        complete = bool(record.found) and not record.failed and not record.stopped
+        if complete and (self._fittest is None or record.fitness > self._fittest.fitness):
+            self._fittest = record
+
+    def _on_vanilla(self, vanilla: Sequence[Scores]) -> None:
+        if self._name == SEARCH:
+            self._vanilla = vanilla[0]
+
+
+def bars(differences: dict[int, float], measure: Measure, task: str) -> Table:
+    """One row a position: the difference from vanilla as a number and as a bar, to the right where it gains."""
+    scale, unit, digits = SCALES[measure]
+    largest = max(map(abs, differences.values())) or 1.0
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column(f"{task or 'position'}, fittest − vanilla", justify="right")
+    table.add_column(unit, justify="right")
+    table.add_column("loses", justify="right", min_width=BAR)
+    table.add_column("gains", justify="left", min_width=BAR)
+    for position, difference in differences.items():
+        bar = "█" * round(BAR * abs(difference) / largest)
+        loss, gain = (bar, "") if difference < 0 else ("", bar)
+        number = f"{difference * scale:+.{digits}f}"
+        table.add_row(f"@{position}", number, Text(loss, style="red"), Text(gain, style="green"))
+    return table
