@@ -7,25 +7,20 @@ improvement, so that an interrupted run leaves its best so far.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import RopewalkError
-from ropewalk.evaluate import Evaluator
 from ropewalk.events import Evaluated, Event, OnEvent, Scored, Spared, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.heldout import final_test
-from ropewalk.identity import base_scheme, model_identity
-from ropewalk.ledger import Ledger, Member
-from ropewalk.objectives import Objective, position_weights
+from ropewalk.ledger import BASELINE, Ledger, Member
+from ropewalk.plan import Examples, SearchPlan, planned_prompts, run_settings
 from ropewalk.provenance import provenance
 from ropewalk.race import Rows
-from ropewalk.search.base import SearchMethod
-from ropewalk.search.space import Candidate, SearchSpace
+from ropewalk.search.space import Candidate
 from ropewalk.study import CandidateRecord, open_study
 
 __all__ = [
@@ -46,50 +41,6 @@ __all__ = [
 
 MAX_FAILED_SHARE = 0.5
 MIN_FAILED = 4  # fewer failures than this never stop a search
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """All of a search but the model: what proposes, what is maximised, how long, how many finalists meet on validation.
-
-    method: as it was made; `search` works on a copy, so a plan can be used again. racing: whether candidates that are
-    clearly behind stop early. at_once: candidates scored together; one at a time loses least at a kill, several use a
-    GPU better. budget: candidate·prompt evaluations of the search, which ends before the group of candidates that would
-    exceed it. seconds: of scoring, after which no new group begins; 0 or None: no such end.
-    """
-
-    space: SearchSpace
-    method: SearchMethod
-    objective: Objective
-    finalists: int = 4
-    racing: bool = False
-    at_once: int = 1
-    budget: int | None = None
-    seconds: float | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """As JSON: a run is continued only under equal settings."""
-        return {
-            "method": self.method.settings(),
-            "objective": self.objective.settings(),
-            "racing": self.racing,
-            "finalists": self.finalists,
-            "budget": self.budget,
-            "seconds": self.seconds,
-        }
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What candidates are scored on: an evaluator for each task of the objective, and the short texts' if it has one."""
-
-    tasks: tuple[Evaluator, ...]
-    short: Evaluator | None = None
-
-    @property
-    def model(self) -> Any:
-        """The model, which all of them share."""
-        return self.tasks[0].model
 
 
 @dataclass
@@ -126,7 +77,7 @@ def search(
     finalist is taken if it beats vanilla on the search examples. Raises `StudyError` for a run that can't be continued,
     `RopewalkError` if candidates keep failing, and lets KeyboardInterrupt through after everything so far is on disk.
     """
-    settings = _settings(plan, on, validation)
+    settings = run_settings(plan, on, validation)
     with open_study(out, settings) as study:
         ledger = Ledger(study, "search", on.tasks, plan.space, plan.objective, on_event, short=on.short)
         loop = _Loop(plan, ledger, settings, on_event)
@@ -141,12 +92,12 @@ def search(
             chosen, table = _choose(plan, finalists, finals, on_event)
             spent = finals.evaluations
         else:
-            chosen = _first_better(finalists, ledger, plan.space)
-        factors = loop.write(chosen, validation=table)
+            chosen = _first_better(finalists, ledger)
+        record = ledger.record_of(chosen) or ledger.records[BASELINE]
         return SearchResult(
-            factors=factors,
-            candidate=chosen,
-            fitness=ledger.record_of(chosen).fitness,
+            factors=loop.write(record, validation=table),
+            candidate=record.candidate,
+            fitness=record.fitness,
             validation=table,
             evaluations=ledger.evaluations,
             validation_evaluations=spent,
@@ -158,7 +109,7 @@ def search(
 
 def check_run(plan: SearchPlan, on: Examples, validation: Examples | None, out: Path) -> None:
     """Raise what `search` would raise for a run directory that can't be continued, before anything is scored."""
-    with open_study(out, _settings(plan, on, validation)):
+    with open_study(out, run_settings(plan, on, validation)):
         pass
 
 
@@ -175,33 +126,37 @@ class _Loop:
         planned = planned_prompts(self.plan, self.ledger.all_rows, self.ledger.cost)
         self.on_event(Stage("Search", max(0, planned - self.ledger.evaluations)))
         self.ledger.score_baseline()
-        self.write(self.ledger.best().candidate)  # also after a kill between a record and its file
+        self.write(self.ledger.best())  # also after a kill between a record and its file
         while candidates := self.method.ask():
             rows = tuple(tuple(self.method.records(len(own))) for own in self.ledger.all_rows)
             scores: list[float] = []
             for group in self._groups(candidates):
                 if self._is_spent(group, rows):
-                    return
+                    break
                 scores += self._step(group, rows)
-            self.method.tell(candidates, scores)
+            left = len(candidates) - len(scores)
+            self.method.tell(candidates, scores + [math.nan] * left)  # its finalists may be of an unfinished generation
+            if left:
+                return
 
     def finalists(self) -> list[Candidate]:
-        """The method's, the identity left out; those of a search that ended in its first generation by fitness."""
+        """The method's, without the identity and those that failed or were stopped."""
         found = self.method.finalists()
-        if not found:
-            fittest = sorted(self.ledger.records.values(), key=lambda record: (record.failed, -record.fitness))
-            found = [record.candidate for record in fittest if not record.failed]
         others = [candidate for candidate in found if not self.plan.space.factors(candidate).is_identity]
-        return others[: max(1, self.plan.finalists)]
+        return [candidate for candidate in others if self._is_complete(candidate)][: max(1, self.plan.finalists)]
 
-    def write(self, candidate: Candidate, **more: Any) -> ScalingFactors:
-        """Write `factors.json` for a candidate, with all that led to it."""
-        factors = self.plan.space.factors(candidate).with_provenance(
+    def _is_complete(self, candidate: Candidate) -> bool:
+        record = self.ledger.record_of(candidate)
+        return record is not None and not record.failed
+
+    def write(self, record: CandidateRecord, **more: Any) -> ScalingFactors:
+        """Write `factors.json` for a record's candidate, with all that led to it."""
+        factors = self.plan.space.factors(record.candidate).with_provenance(
             model=self.settings["model"],
             base=self.settings["base"],
             found={
-                "candidate": candidate.to_json(),
-                "fitness": self.ledger.record_of(candidate).fitness,
+                "candidate": record.candidate.to_json(),
+                "fitness": record.fitness,
                 "evaluations": self.ledger.evaluations,
                 "seconds": round(self.ledger.seconds, 1),
                 **{name: self.settings[name] for name in ("method", "objective", "racing", "tasks")},
@@ -226,11 +181,18 @@ class _Loop:
         return [members[:first]] * first + [members[start : start + size] for start in range(first, len(members), size)]
 
     def _is_spent(self, group: list[Member], rows: Rows) -> bool:
-        """Whether budget or time end the search before this group; what the study holds is free."""
-        new = sum(member.place not in self.ledger.records for member in group)
+        """Whether budget or time end the search before this group; what the study holds is free.
+
+        A group that a kill left half written is finished whatever the time, or the kill would have changed the result.
+        """
+        missing = self.ledger.missing(group, rows)
+        if not missing:
+            return False
         budget, seconds = self.plan.budget, self.plan.seconds
-        over = budget is not None and self.ledger.evaluations + new * self.ledger.cost(rows) > budget
-        return new > 0 and (over or (bool(seconds) and self.ledger.seconds >= (seconds or 0)))
+        if budget is not None and self.ledger.evaluations + len(missing) * self.ledger.cost(rows) > budget:
+            return True
+        begun = any(member.place in self.ledger.records for member in group)
+        return bool(seconds) and not begun and self.ledger.seconds >= (seconds or 0)
 
     def _step(self, group: list[Member], rows: Rows) -> list[float]:
         best = self.ledger.best().fitness
@@ -242,7 +204,7 @@ class _Loop:
             self._stop_if_failing(record)
             if record.fitness > best:
                 best = record.fitness
-                self.write(record.candidate)
+                self.write(record)
             spared = self.ledger.cost(rows) - record.prompts
             if spared > 0:
                 self.on_event(Spared(spared))
@@ -258,13 +220,6 @@ class _Loop:
             )
 
 
-def planned_prompts(plan: SearchPlan, all_rows: Rows, cost: Callable[[Rows], int]) -> int:
-    """Candidate·prompt evaluations of a whole search that stops no candidate early, the baseline among them."""
-    sizes = plan.method.sizes([len(own) for own in all_rows])
-    prompts = cost(all_rows) + sum(count * cost(rows) for count, rows in sizes)
-    return prompts if plan.budget is None else min(prompts, max(plan.budget, cost(all_rows)))
-
-
 def _choose(
     plan: SearchPlan, finalists: list[Candidate], finals: Ledger, on_event: OnEvent
 ) -> tuple[Candidate, list[dict[str, Any]]]:
@@ -276,10 +231,11 @@ def _choose(
     for slot, candidate in enumerate(finalists):
         finals.score([Member(0, slot, candidate)], finals.all_rows)
     table = []
-    for candidate in (identity, *finalists):
-        record = finals.record_of(candidate)
+    for record in map(finals.record_of, (identity, *finalists)):
+        if record is None:
+            continue  # all of them were scored just now
         table.append({
-            "candidate": candidate.to_json(),
+            "candidate": record.candidate.to_json(),
             "fitness": None if record.failed else record.fitness,
             "penalties": dict(record.penalties),
             "error": _reason(record),
@@ -288,42 +244,12 @@ def _choose(
     return finals.best().candidate, table
 
 
-def _first_better(finalists: list[Candidate], ledger: Ledger, space: SearchSpace) -> Candidate:
+def _first_better(finalists: list[Candidate], ledger: Ledger) -> Candidate:
     """The method's first finalist if it beats vanilla on what it was scored on, else the identity."""
-    for candidate in finalists[:1]:
-        if ledger.record_of(candidate).fitness > 0:
-            return candidate
-    return space.identity()
+    record = ledger.record_of(finalists[0]) if finalists else None
+    return record.candidate if record is not None and record.fitness > 0 else ledger.records[BASELINE].candidate
 
 
 def _reason(record: CandidateRecord) -> str | None:
     """Why a candidate failed, in one line; the study has the whole traceback."""
     return record.error.strip().splitlines()[-1] if record.error else None
-
-
-def _settings(plan: SearchPlan, on: Examples, validation: Examples | None) -> dict[str, Any]:
-    """All that a run's records depend on, as JSON. Weights that do not fit the positions are a `RopewalkError`."""
-    for part, evaluator in zip(plan.objective.parts, on.tasks, strict=True):
-        position_weights(len(evaluator.task.positions), part.weights)
-    return {
-        "model": model_identity(on.model),
-        "base": base_scheme(on.model),
-        "dtype": provenance(on.model)["dtype"],
-        "tasks": [_examples_settings(evaluator) for evaluator in on.tasks],
-        "short": None if on.short is None else _examples_settings(on.short),
-        "validation": None if validation is None else [_examples_settings(evaluator) for evaluator in validation.tasks],
-        **plan.settings(),
-    }
-
-
-def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:
-    """What the candidates are scored on: the task and the prompt's format, and the examples themselves.
-
-    The split and the tokenizer decide too what they are; records of other prompts must never be mixed.
-    """
-    digest = hashlib.sha256()
-    for example in evaluator.examples:
-        content = [example.id, example.prompt, example.opening, *example.answers, example.closing]
-        digest.update(json.dumps(content).encode())
-    found = {"examples": len(evaluator.examples), "tokens": evaluator.prompt_tokens, "sha256": digest.hexdigest()}
-    return {**evaluator.settings, **found}

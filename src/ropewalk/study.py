@@ -13,7 +13,8 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,8 @@ RecordSplit = Literal["search", "validation"]  # the examples that a record's ca
 class CandidateRecord:
     """One evaluated candidate; fitness is NaN if it failed.
 
-    found: what it scored on each task, over the records `rows` of it (by their place among the search records).
+    found: what it scored on each task, over the records `rows` of it (by their place among the search records), then on
+    the short texts; gold positions are not stored, whoever reads a record knows its tasks.
     parents: (generation, slot) of whom it was made of. stopped: it was clearly behind in a race, and saw only these
     records. penalties: what constraints cost it. prompts, seconds: spent on it. error: why it failed, the traceback if
     it raised. A candidate that was scored before, on the same records at another place of the search, has that one's
@@ -178,6 +180,8 @@ def _open(path: Path, storage: Any, document: dict[str, Any]) -> Study:
             f"{path.parent}: holds a search with other settings:\n{lines}\n"
             "Give the same settings to continue it, or another --out to start a new one"
         )
+    with _as_study_error(path, "can't be written", "make room, or use another --out"):
+        stores["search"].set_user_attr("opened", time.time())  # a full disk shows before anything is scored
     return Study(stores, path)
 
 
@@ -272,7 +276,7 @@ def _to_json(record: CandidateRecord) -> dict[str, Any]:
         "parents": [list(parent) for parent in record.parents],
         "scores": [_numbers_to_json(found.scores) for found in record.found],
         "log_likelihoods": [_numbers_to_json(found.log_likelihoods) for found in record.found],
-        "by_position": [found.scores.mean(axis=0).tolist() for found in record.found],
+        "by_position": _numbers_to_json(found.scores.mean(axis=0) for found in record.found),
         "penalties": dict(record.penalties),
         "error": record.error,
     }
@@ -299,6 +303,6 @@ def _from_trial(trial: Any) -> CandidateRecord:
     )
 
 
-def _numbers_to_json(values: NDArray[np.float64]) -> list[list[float | str]]:
+def _numbers_to_json(values: Iterable[NDArray[np.float64]]) -> list[list[float | str]]:
     """NaN and infinity are not JSON: they are written as the words "nan", "inf" and "-inf", which float() reads."""
-    return [[value if math.isfinite(value) else str(value) for value in row] for row in values.tolist()]
+    return [[value if math.isfinite(value) else str(value) for value in row.tolist()] for row in values]
