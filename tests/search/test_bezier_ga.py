@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_mutants_are_near_an_elite_parent_on_the_grid(radius: float) -> None:
     told = advance(method)
     for _ in range(4):
         elite = method.elite()
-        for child in method.ask(30):
+        asked = method.ask(30)
+        for child in asked:
             assert on_grid(child, SPACE)
             assert ordered(child)
             near = [
@@ -90,8 +92,8 @@ def test_mutants_are_near_an_elite_parent_on_the_grid(radius: float) -> None:
                 for parent in elite
             ]
             assert any(near)
-        told += [(child, fitness(child)) for child in method._born]
-        method.tell(method._born, [fitness(child) for child in method._born])
+        told += [(child, fitness(child)) for child in asked]
+        method.tell(asked, [fitness(child) for child in asked])
 
 
 def test_mutation_redraws_points_with_its_probability() -> None:
@@ -116,8 +118,9 @@ def test_crossover_takes_every_point_from_one_of_two_parents() -> None:
     rng = np.random.default_rng(1)
     mutants = 0
     for _ in range(300):
-        child = method._cross(elite, rng)
+        child, parents = method._cross(elite, rng)
         assert ordered(child)
+        assert set(parents) <= set(elite)
         pairs = [
             (one, other)
             for one in elite
@@ -129,6 +132,7 @@ def test_crossover_takes_every_point_from_one_of_two_parents() -> None:
             )
         ]
         mutants += not pairs  # its x would have been out of order
+        assert len(parents) == 1 or not pairs or parents in pairs
     assert mutants < 150
 
 
@@ -137,7 +141,7 @@ def test_crossover_never_breaks_the_order_of_x() -> None:
     left = Candidate(((0.0, 0.8), (0.1, 0.9), (0.2, 1.0), (1.0, 1.1)))
     right = Candidate(((0.0, 1.1), (0.7, 1.2), (0.9, 1.3), (1.0, 0.8)))
     rng = np.random.default_rng(0)
-    children = {method._cross([left, right], rng) for _ in range(200)}
+    children = {method._cross([left, right], rng)[0] for _ in range(200)}
     assert all(ordered(child) for child in children)
     assert any({point[0] for point in child.control_points} == {0.0, 0.1, 0.9, 1.0} for child in children)
 
@@ -165,6 +169,34 @@ def test_failed_candidates_rank_last_and_equal_ones_by_birth() -> None:
     born = method.ask()
     method.tell(born, [math.nan, 0.5, -math.inf, 0.5, math.nan, 2.0])
     assert method.elite() == [born[index] for index in (5, 1, 3, 2, 0, 4)]
+    assert method.finalists() == [born[index] for index in (5, 1, 3, 2)]
+
+
+def test_the_rival_is_the_last_of_a_full_elite() -> None:
+    method = BezierGA(SPACE, 0, population=6, parents=10, mutations=6, crossovers=6)
+    assert method.rival() is None
+    advance(method)
+    assert method.rival() is None  # everyone becomes a parent
+    advance(method)
+    assert method.rival() == method.elite()[9]
+
+
+def test_parents_are_those_a_child_was_made_of() -> None:
+    method = BezierGA(SPACE, 0, population=16, parents=8, mutations=8, crossovers=8, generations=4)
+    assert [method.parents(candidate) for candidate in method.ask()] == [()] * 16
+    method = BezierGA(SPACE, 0, population=16, parents=8, mutations=8, crossovers=8, generations=4)
+    for _ in range(3):
+        advance(method)
+        elite, asked = method.elite(), copy.deepcopy(method).ask()
+        assert all(set(method.parents(child)) <= set(elite) for child in asked)
+        assert {len(method.parents(child)) for child in asked[:8]} == {1}
+        assert {len(method.parents(child)) for child in asked[8:]} <= {1, 2}
+
+
+@pytest.mark.parametrize("space", [SPACE, SearchSpace(10, num_points=2, low=0.9, high=1.1)])
+def test_no_two_candidates_of_a_run_give_the_same_factors(space: SearchSpace) -> None:
+    factors = [space.factors(candidate).values for candidate, _ in advance(BezierGA(space, 4, generations=6), 6)]
+    assert len(set(factors)) == len(factors) > 20
 
 
 def test_mode_uniform_wastes_no_candidate_on_x() -> None:
@@ -209,7 +241,7 @@ def test_it_beats_random_search_at_equal_budget() -> None:
         method = BezierGA(SPACE, seed, population=16, parents=8, mutations=8, crossovers=8, generations=8)
         found.append(max(score for _, score in advance(method, 8)))
         rng = np.random.default_rng(seed)
-        drawn.append(max(fitness(method._anywhere(rng)) for _ in range(method.candidates_in_all)))
+        drawn.append(max(fitness(method._anywhere(rng)[0]) for _ in range(method.candidates_in_all)))
     assert np.mean(found) > 0.5 * np.mean(drawn)  # both negative: at most half the error
     assert sum(one > other for one, other in zip(found, drawn, strict=True)) >= 4
     assert np.mean(found) > -0.001
@@ -221,8 +253,8 @@ def test_it_beats_random_search_at_equal_budget() -> None:
         ({"population": 0}, "population is 0"),
         ({"parents": 0}, "parents is 0"),
         ({"generations": 0}, "generations is 0"),
-        ({"mutations": -1}, "-1 mutations"),
-        ({"crossovers": -2}, "-2 crossovers"),
+        ({"mutations": -1}, "mutations is -1"),
+        ({"crossovers": -2}, "crossovers is -2"),
         ({"mutations": 0, "crossovers": 0}, "at least one child"),
         ({"mutation_probability": 1.1}, "mutation probability is 1.1"),
         ({"mutation_probability": math.nan}, "mutation probability is nan"),

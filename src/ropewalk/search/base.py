@@ -84,8 +84,8 @@ class SearchMethod(ABC):
         return None
 
     def finalists(self) -> list[Candidate]:
-        """What the method holds for the best so far, the best first: validation chooses among the first ones."""
-        return [candidate for candidate, _ in ranked(self.told)]
+        """What the method holds for the best so far, the best first, no failed one: validation chooses among them."""
+        return [candidate for candidate, score in ranked(self.told) if not math.isnan(score)]
 
     def parents(self, candidate: Candidate) -> tuple[Candidate, ...]:
         """Whom a candidate that was asked was made of; empty if of nobody."""

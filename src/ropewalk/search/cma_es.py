@@ -51,7 +51,7 @@ class CmaEs(SearchMethod):
     def check(self) -> None:
         """Raise `RopewalkError` for options that can't be meant."""
         at_least(1, generations=self.options.generations)
-        at_least(2, population=self.options.population)
+        at_least(4, population=self.options.population)  # the update divides by zero for fewer
         at_least(0, seed=self.seed)
         if not 0 < self.options.sigma < self.space.high:
             raise RopewalkError(f"sigma is {self.options.sigma}, expected a number above 0 and below the bounds")

@@ -20,9 +20,9 @@ import numpy as np
 from ropewalk.errors import RopewalkError
 from ropewalk.options import option
 from ropewalk.search import cma_es
-from ropewalk.search.base import at_least
+from ropewalk.search.base import Told, at_least
 from ropewalk.search.cma_es import Array
-from ropewalk.search.space import Candidate
+from ropewalk.search.space import Candidate, SearchSpace
 
 FINAL_MEANS = 3  # finalists: the mean at the end, and earlier ones at even distances
 
@@ -46,6 +46,10 @@ class Default(cma_es.CmaEs):
     name: ClassVar[str] = "default"
     OPTIONS: ClassVar[type] = Options
     options: Options
+
+    def __init__(self, space: SearchSpace, seed: int = 0, **options: object) -> None:
+        self._means: list[Told] = []  # one a generation that was told
+        super().__init__(space, seed, **options)
 
     def check(self) -> None:
         """Raise `RopewalkError` for options that can't be meant."""
@@ -88,6 +92,11 @@ class Default(cma_es.CmaEs):
             return [mean]
         return [mean, *self.samples({self.space.factors(mean).values})]
 
+    def learn(self, told: list[Told]) -> None:  # type: ignore[override]
+        """Update the distribution; its mean comes first."""
+        super().learn(told)
+        self._means.append(told[0])
+
     def mean(self) -> Candidate:
         """The mean of the distribution."""
         return self.place(self.optimizer.mean)
@@ -109,9 +118,8 @@ class Default(cma_es.CmaEs):
         return self.mean() if self.generation < self.options.generations else None
 
     def finalists(self) -> list[Candidate]:
-        """The last mean, and earlier ones; they come first in their generations."""
-        width = self.options.population + 1
-        means = [candidate for candidate, score in self.told[::width] if np.isfinite(score)][::-1]
+        """The last mean, and earlier ones."""
+        means = [candidate for candidate, score in self._means if np.isfinite(score)][::-1]
         chosen = means[: 1 + (FINAL_MEANS - 1) * max(1, len(means) // 4) : max(1, len(means) // 4)]
         return list(dict.fromkeys(chosen))
 
