@@ -97,7 +97,7 @@ class StageProgress:
         elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._started
-            left = elapsed * (self._total - self._done) / max(self._done, 1)
+            left = elapsed * max(0, self._total - self._done) / max(self._done, 1)
             text = f"{self._name}: {self._done}/{self._total} prompts, {elapsed:.0f} s, {left:.0f} s left{self._remark}"
             line(text)
 

@@ -37,9 +37,9 @@ class GracefulStop:
         """The same handler, which also ends the search where that was asked for and its records are safe."""
 
         def watched(event: Event) -> None:
-            on_event(event)
             if isinstance(event, Stage):
                 self._searching = event.name == SEARCH
+            on_event(event)
             if self.asked and not self._said:
                 self._said = True  # not in the signal handler: it may come in the middle of another line
                 console.line("Stopping after the candidates that are being scored; Ctrl-C again stops at once.")
