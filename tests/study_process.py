@@ -6,27 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ropewalk.constraints import Scores
 from ropewalk.search.space import SearchSpace
 from ropewalk.study import CandidateRecord, open_study
 
 SPACE = SearchSpace(6)
-SETTINGS = {"method": {"seed": 0, "population": 8}, "search": {"task": "kv", "positions": [0, 4, 9]}}
+SETTINGS: dict[str, Any] = {"method": {"seed": 0, "population": 8}, "search": {"task": "kv", "positions": [0, 4, 9]}}
+SETTINGS["tasks"] = [{"keys": 3, "seed": 0}, {"keys": 3, "seed": 0}]
 
 PRELUDE = f"""
 import resource, sys
 from pathlib import Path
-import numpy as np
-from ropewalk.search.space import SearchSpace
-from ropewalk.study import CandidateRecord, open_study
-folder, SETTINGS, SPACE = Path(sys.argv[1]), {SETTINGS!r}, SearchSpace(6)
-
-def make(slot):
-    likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from ropewalk.study import open_study
+from study_process import SETTINGS, expected
+folder = Path(sys.argv[1])
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -36,7 +36,7 @@ FILL = """
 limit({size})
 with open_study(folder, SETTINGS) as study:
     for slot in range(len(study.records()), 1000):
-        study.add(make(slot))
+        study.add(expected(slot))
         print(slot, flush=True)
 """
 
@@ -46,8 +46,10 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def expected(slot: int) -> CandidateRecord:
+    """A record to add; tests compare what is stored with it."""
     likelihoods = -np.random.default_rng(slot).random((20, 5))
-    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (likelihoods > -0.5) * 1.0, likelihoods)
+    found = Scores((likelihoods > -0.5) * 1.0, likelihoods)
+    return CandidateRecord(0, slot, SPACE.level(1 + slot / 1000), slot / 3, (found,), (tuple(range(20)),))
 
 
 def check_first_records(folder: Path, at_least: int) -> int:
@@ -62,12 +64,13 @@ def check_first_records(folder: Path, at_least: int) -> int:
 
 def same(one: CandidateRecord, other: CandidateRecord) -> bool:
     """Equal to the bit, NaN equal to NaN."""
-    return all(
-        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
-        if isinstance(getattr(one, name), np.ndarray | float)
-        else getattr(one, name) == getattr(other, name)
-        for name in CandidateRecord.__dataclass_fields__
-    )
+
+    def numbers(record: CandidateRecord) -> list[bytes]:
+        arrays = [array for found in record.found for array in (found.scores, found.log_likelihoods)]
+        return [array.astype(np.float64).tobytes() for array in (*arrays, np.array(record.fitness))]
+
+    rest = [replace(record, found=(), fitness=0.0) for record in (one, other)]
+    return numbers(one) == numbers(other) and rest[0] == rest[1]
 
 
 def kill_while_adding(folder: Path, seconds: float) -> int:

@@ -377,3 +377,52 @@ def test_windows_of_a_text_are_scored_bucket_by_bucket(
     ):
         np.testing.assert_allclose(getattr(result, name).ravel(), values, atol=1e-4)
     assert 0 < result.scores.max() < 1
+
+
+# Some of the records -----------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_the_same_as_an_evaluator_of_those_records(model_and_tokenizer: tuple[Any, Any]) -> None:
+    """Rows in any order; aliases, groups and generated texts go with their records."""
+    task = words((20, 30, 25, 35), ("cab", "a", "bbbb"))
+    options: dict[str, Any] = {"chat_template": False, "generate": True}
+    whole = Evaluator(*model_and_tokenizer, task, task.examples("test"), **options)
+    result = whole.score(FACTORS)
+    part = whole.part((3, 1))
+    assert (whole.records, part.records) == (("w0", "w1", "w2", "w3"), ("w3", "w1"))
+    assert [example.id for example in part.examples] == ["w3@0", "w3@1", "w1@0", "w1@1"]
+    counts: list[int] = []
+    (scored,) = part.score_many([FACTORS], on_progress=counts.append)
+    assert sum(counts) == len(part.examples) == 4
+    assert (scored.records, scored.groups) == (("w3", "w1"), ("g3", "g1"))
+    assert result.texts is not None
+    assert scored.texts == (result.texts[3], result.texts[1])
+    np.testing.assert_allclose(scored.log_likelihoods, result.log_likelihoods[[3, 1]], atol=1e-5)
+    assert scored.scores.tolist() == result.scores[[3, 1]].tolist()
+    assert part.prompt_tokens < whole.prompt_tokens
+    assert (part.settings, part.engine) == (whole.settings, whole.engine)
+
+
+def test_parts_are_made_once_and_the_whole_is_no_part(model_and_tokenizer: tuple[Any, Any]) -> None:
+    task = words((20, 30, 25))
+    whole = Evaluator(*model_and_tokenizer, task, task.examples("test"))
+    assert whole.part(range(3)) is whole
+    assert whole.part([0, 2]) is whole.part((0, 2))
+    assert whole.part((0, 2)) is not whole.part((2, 0))
+    assert whole.part((0, 2)).part((1,)).records == ("w2",)
+    with pytest.raises(DataError, match="the task gave no examples"):
+        whole.part(())
+    with pytest.raises(IndexError):
+        whole.part((3,))
+    with pytest.raises(IndexError):
+        whole.part((-4,))
+
+
+def test_a_part_leaves_out_what_the_whole_skipped(model_and_tokenizer: tuple[Any, Any]) -> None:
+    model, tokenizer = model_and_tokenizer
+    model.config.max_position_embeddings = letters(tokenizer, 60)[0] - 1
+    task = words((20, 60, 30))
+    options: dict[str, Any] = {"overflow": "skip", "chat_template": False}
+    whole = Evaluator(model, tokenizer, task, task.examples("test"), **options)
+    assert whole.records == ("w0", "w2")
+    assert whole.part((1,)).records == whole.part((1,)).score(None).records == ("w2",)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ropewalk.errors import RopewalkError, StudyError
 from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.ledger import BASELINE
 from ropewalk.patch import apply, factors_of, remove
-from ropewalk.run import Evaluated, Scored, SearchResult, Stage, search
+from ropewalk.run import Evaluated, Scored, SearchPlan, SearchResult, Spared, Stage
 from run_faults import CANDIDATES, PROMPTS, broken, stored_settings, worse
-from small_search import POSITIONS, SPACE, CountingEvaluator, evaluator, plan
+from small_search import POSITIONS, SPACE, CountingEvaluator, default_plan, evaluator, plan, search
 
 # What a search leaves ----------------------------------------------------------------------------------------------
 
@@ -27,10 +30,13 @@ def test_a_search_from_start_to_end(uninterrupted: tuple[SearchResult, Path], lo
     factors.check_model(model_identity(loaded[0]), base_scheme(loaded[0]))
     assert factors.found["fitness"] == result.fitness
     assert factors.found["validation"] == result.validation
-    assert factors.found["control_points"] == [list(point) for point in result.candidate.control_points]
+    assert factors.found["candidate"] == result.candidate.to_json()
+    assert factors.found["method"] == plan().method.settings()
+    assert factors.found["seconds"] > 0
     assert factors.found["evaluations"] == CANDIDATES * PROMPTS
-    assert result.evaluations == CANDIDATES * PROMPTS + 3 * PROMPTS
-    assert result.failed == 0
+    assert result.evaluations == CANDIDATES * PROMPTS
+    assert result.validation_evaluations == 3 * PROMPTS
+    assert (result.failed, result.stopped) == (0, 0)
     assert len(result.records) == CANDIDATES + 1  # the identity stands before the first generation and in it
     baseline, twin = result.records[0], result.records[1]
     assert (baseline.generation, baseline.slot) == BASELINE
@@ -53,13 +59,14 @@ def test_settings_name_all_that_decides(uninterrupted: tuple[SearchResult, Path]
     assert settings["model"] == model_identity(loaded[0])
     assert settings["base"] == base_scheme(loaded[0])
     assert settings["dtype"] == "float32"
-    assert settings["search"]["task"] == settings["validation"]["task"] == "kv"
-    assert settings["search"]["positions"] == list(POSITIONS)
-    assert settings["search"]["examples"] == PROMPTS
-    assert settings["search"]["sha256"] != settings["validation"]["sha256"]
+    (on,), (validation,) = settings["tasks"], settings["validation"]
+    assert on["task"] == validation["task"] == "kv"
+    assert on["positions"] == list(POSITIONS)
+    assert on["examples"] == PROMPTS
+    assert on["sha256"] != validation["sha256"]
     assert settings["method"] == plan().method.settings()
-    assert settings["objective"] == {"measure": "likelihood", "weights": [0.8, 1.0, 1.2]}
-    assert settings["finalists"] == 2
+    assert settings["objective"] == plan().objective.settings()
+    assert [settings[name] for name in ("finalists", "racing", "budget", "seconds")] == [2, False, None, None]
 
 
 def test_factors_are_written_at_each_improvement(tmp_path: Path, on_search: CountingEvaluator) -> None:
@@ -72,7 +79,7 @@ def test_factors_are_written_at_each_improvement(tmp_path: Path, on_search: Coun
             assert factors.found["fitness"] == event.best
             seen.append((event.record.fitness, event.best))
 
-    search(plan(), on_search, None, tmp_path, on_event=check)
+    search(plan(), on_search, None, tmp_path, check)
     fitness = [pair[0] for pair in seen]
     assert [pair[1] for pair in seen] == np.maximum.accumulate([0.0, *fitness])[1:].tolist()
     assert len({pair[1] for pair in seen}) > 1
@@ -80,18 +87,19 @@ def test_factors_are_written_at_each_improvement(tmp_path: Path, on_search: Coun
 
 def test_events_add_up(tmp_path: Path, on_search: CountingEvaluator, on_validation: CountingEvaluator) -> None:
     events: list[Any] = []
-    search(plan(), on_search, on_validation, tmp_path, on_event=events.append)
+    search(plan(), on_search, on_validation, tmp_path, events.append)
     stages = [event for event in events if isinstance(event, Stage)]
     assert stages == [Stage("Search", CANDIDATES * PROMPTS), Stage("Finalists", 3 * PROMPTS)]
     second = events.index(stages[1])
     assert sum(event.prompts for event in events[:second] if isinstance(event, Scored)) == stages[0].prompts
+    assert not any(isinstance(event, Spared) for event in events)
     assert sum(event.prompts for event in events[second:] if isinstance(event, Scored)) == stages[1].prompts
     assert sum(isinstance(event, Evaluated) for event in events) == CANDIDATES
     assert (on_search.calls, on_validation.calls) == (CANDIDATES, 3)
 
 
 def test_the_model_is_left_as_it_was(tmp_path: Path, loaded: tuple[Any, Any], on_search: CountingEvaluator) -> None:
-    search(plan(generations=1), on_search, None, tmp_path / "bare")
+    bare = search(plan(generations=1), on_search, None, tmp_path / "bare")
     assert factors_of(loaded[0]) is None
     apply(loaded[0], ScalingFactors.uniform(1.1, 4))
     try:
@@ -100,7 +108,8 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, loaded: tuple[Any, Any], on
     finally:
         remove(loaded[0])
     assert carrying.records[0].fitness == 0.0
-    assert (tmp_path / "bare/factors.json").read_bytes() == (tmp_path / "carrying/factors.json").read_bytes()
+    assert [record.fitness for record in carrying.records] == [record.fitness for record in bare.records]
+    assert carrying.factors.values == bare.factors.values
 
 
 # The choice --------------------------------------------------------------------------------------------------------
@@ -151,3 +160,87 @@ def test_without_validation_the_fittest_wins(
     assert on_validation.calls == 0
     assert result.fitness == max(record.fitness for record in result.records)
     assert result.factors.values == SPACE.factors(result.candidate).values
+
+
+# What ends a search --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("budget", [PROMPTS, 5 * PROMPTS + 1, 6 * PROMPTS, 900])
+def test_a_budget_is_never_exceeded(tmp_path: Path, on_search: CountingEvaluator, budget: int, at_once: int) -> None:
+    limited = plan(budget=budget, at_once=at_once)
+    result = search(limited, on_search, None, tmp_path)
+    assert result.evaluations <= budget
+    assert result.evaluations > min(budget, CANDIDATES * PROMPTS) - (1 + at_once) * PROMPTS
+    assert on_search.calls * PROMPTS == result.evaluations
+    assert result.fitness == max(record.fitness for record in result.records)  # also of an unfinished generation
+    again = search(limited, on_search, None, tmp_path)
+    assert on_search.calls * PROMPTS == again.evaluations == result.evaluations
+    assert again.factors.values == result.factors.values
+
+
+def test_a_budget_that_does_not_pay_for_vanilla(tmp_path: Path, on_search: CountingEvaluator) -> None:
+    with pytest.raises(RopewalkError, match=f"budget of 3 evaluations does not pay .* more than {PROMPTS}"):
+        search(plan(budget=3), on_search, None, tmp_path / "out")
+    assert on_search.calls == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_time_ends_a_search_and_it_stays_ended(
+    tmp_path: Path, on_search: CountingEvaluator, on_validation: CountingEvaluator
+) -> None:
+    short = plan(seconds=1e-9)
+    result = search(short, on_search, on_validation, tmp_path)
+    assert (on_search.calls, result.factors.is_identity) == (1, True)
+    assert [row["fitness"] for row in result.validation] == [0.0]
+    search(short, on_search, on_validation, tmp_path)
+    assert on_search.calls == 1
+    with pytest.raises(StudyError, match=r"seconds: 1e-09 -> 60"):
+        search(plan(seconds=60), on_search, on_validation, tmp_path)
+
+
+@pytest.mark.parametrize("small_plan", [plan, default_plan])
+def test_how_many_are_scored_at_once_changes_nothing(
+    tmp_path: Path, loaded: tuple[Any, Any], small_plan: Callable[..., SearchPlan]
+) -> None:
+    results = [
+        search(small_plan(at_once=size, racing=True), evaluator(*loaded, records=10), None, tmp_path / str(size))
+        for size in (1, 3, 8)
+    ]
+    for other in results[1:]:
+        assert [record.candidate for record in other.records] == [record.candidate for record in results[0].records]
+        for one, another in zip(results[0].records, other.records, strict=True):
+            assert one.fitness == pytest.approx(another.fitness, abs=1e-6)
+            assert (one.stopped, one.rows, one.parents) == (another.stopped, another.rows, another.parents)
+        assert other.factors.values == results[0].factors.values
+
+
+def test_parents_are_recorded_by_their_places(uninterrupted: tuple[SearchResult, Path]) -> None:
+    records = {(record.generation, record.slot): record for record in uninterrupted[0].records}
+    assert all(record.parents == () for record in records.values() if record.generation < 1)
+    for record in records.values():
+        if record.generation > 0:
+            assert len(record.parents) in (1, 2)
+            assert all(records[parent].generation < record.generation for parent in record.parents)
+
+
+def test_each_generation_is_scored_on_its_own_records(tmp_path: Path, loaded: tuple[Any, Any]) -> None:
+    """And vanilla is subtracted on the same ones."""
+    chosen, on = default_plan(racing=False), evaluator(*loaded, records=10)
+    result = search(chosen, on, None, tmp_path)
+    vanilla, method = on.score(None).log_likelihoods, copy.deepcopy(chosen.method)
+    weights = np.array([0.8, 1.2]) / 2
+    windows = []
+    for generation in range(method.options.generations):
+        members = [record for record in result.records if record.generation == generation]
+        rows = method.records(10)
+        assert all(record.rows == (tuple(rows),) for record in members)
+        windows.append(tuple(rows))
+        for record in members:
+            scored = on.score(SPACE.factors(record.candidate)).log_likelihoods
+            assert record.fitness == pytest.approx((scored - vanilla)[rows].mean(axis=0) @ weights, abs=1e-6)
+        method.tell(method.ask(), [record.fitness for record in members])
+    assert len(set(windows)) == len(windows)
+    assert method.ask() == [result.records[-1].candidate]
+    first = next(record for record in result.records if record.generation == 0)
+    assert (first.fitness, first.prompts) == (0.0, 0)  # the identity, of which all is known

@@ -6,17 +6,18 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.factors import ScalingFactors
 from ropewalk.heldout import final_test
-from ropewalk.objectives import Utilisation
+from ropewalk.objectives import Objective, Part
 from ropewalk.results import TaskResult
-from ropewalk.run import Scored, SearchResult, search
-from run_faults import Stop, broken, content
-from small_search import CountingEvaluator, plan
+from ropewalk.run import Scored, SearchResult
+from run_faults import PROMPTS, Stop, broken, content
+from small_search import SPACE, CountingEvaluator, plan, search
 
 
 def test_failed_candidates_are_recorded_and_never_win(
@@ -39,8 +40,8 @@ def test_failed_candidates_are_recorded_and_never_win(
     result = search(larger, on_search, on_validation, tmp_path)
     failed = [record for record in result.records if record.failed]
     assert result.failed == len(failed) > 0
-    raised = [record for record in failed if record.log_likelihoods is None]
-    spoilt = [record for record in failed if record.log_likelihoods is not None]
+    raised = [record for record in failed if not record.found]
+    spoilt = [record for record in failed if record.found]
     assert raised
     assert spoilt
     for record in raised:
@@ -55,6 +56,32 @@ def test_failed_candidates_are_recorded_and_never_win(
     calls = on_search.calls
     search(larger, on_search, on_validation, tmp_path)  # failed ones are not tried again
     assert on_search.calls == calls
+
+
+@pytest.mark.parametrize("racing", [False, True])
+def test_in_a_group_only_the_guilty_one_fails(
+    tmp_path: Path, on_search: CountingEvaluator, uninterrupted: tuple[SearchResult, Path], racing: bool
+) -> None:
+    """Scoring five together raises; each is scored alone then, and told of once."""
+    guilty = uninterrupted[0].records[3].candidate
+
+    def fault(factors: ScalingFactors, result: TaskResult) -> TaskResult:
+        if factors.values == SPACE.factors(guilty).values:
+            raise RopewalkError("a batch of 9 tokens, the smallest possible one, does not fit")
+        return result
+
+    on_search.fault = fault
+    events: list[Any] = []
+    result = search(plan(generations=1, at_once=5, racing=racing), on_search, None, tmp_path, events.append)
+    assert [record.candidate for record in result.records if record.failed] == [guilty]
+    failed = next(record for record in result.records if record.failed)
+    assert (failed.error or "").endswith(
+        "RopewalkError: a batch of 9 tokens, the smallest possible one, does not fit\n"
+    )
+    assert (failed.found, failed.prompts) == ((), PROMPTS)
+    for record, alone in zip(result.records, uninterrupted[0].records, strict=False):
+        assert record.failed or record.fitness == pytest.approx(alone.fitness, abs=1e-6)
+    assert sum(event.prompts for event in events if isinstance(event, Scored)) == 5 * PROMPTS == result.evaluations
 
 
 def test_a_search_of_failures_stops_with_the_reason(tmp_path: Path, on_search: CountingEvaluator) -> None:
@@ -100,17 +127,18 @@ def test_a_broken_screen_is_no_failed_candidate(
     tmp_path: Path, on_search: CountingEvaluator, uninterrupted: tuple[SearchResult, Path]
 ) -> None:
     with pytest.raises(BrokenPipeError):
-        search(plan(), on_search, None, tmp_path, on_event=Stop(Scored, 4, BrokenPipeError))
+        search(plan(), on_search, None, tmp_path, Stop(Scored, 4, BrokenPipeError))
     result = search(plan(), on_search, None, tmp_path)
     assert result.failed == 0
     assert [content(one) for one in result.records] == [content(one) for one in uninterrupted[0].records]
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Path, on_search: CountingEvaluator) -> None:
-    odd = replace(plan(), objective=Utilisation("likelihood", (1.0, 1.0, 1.0, 1.0)))
+    weights = (1.0, 1.0, 1.0, 1.0)
+    odd = plan(objective=Objective((Part(weights=weights),)))
     with pytest.raises(RopewalkError, match="4 weights for 2 positions"):
         search(odd, on_search, None, tmp_path / "out")
     with pytest.raises(RopewalkError, match="4 weights for 2 positions"):
-        final_test(on_search, ScalingFactors.uniform(1.1, 4), odd.objective)
+        final_test(on_search, ScalingFactors.uniform(1.1, 4), weights)
     assert on_search.calls == 0
     assert not (tmp_path / "out").exists()

@@ -8,29 +8,33 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
+from ropewalk.constraints import Scores
 from ropewalk.errors import StudyError
 from ropewalk.search.space import Candidate
-from ropewalk.study import CandidateRecord, open_study
+from ropewalk.study import SCHEMA, CandidateRecord, open_study
 from study_process import SETTINGS, SPACE, run_python, same
 
 RNG = np.random.default_rng(5)
 
 
-def record(slot: int, fitness: float = 0.1, *, generation: int = 0, scores: bool = True) -> CandidateRecord:
+def record(slot: int, fitness: float = 0.1, *, generation: int = 0, **more: Any) -> CandidateRecord:
     likelihoods = -RNG.random((4, 3))
+    found = (Scores((likelihoods > -0.5) * 0.3, likelihoods),)
+    rows = ((0, 2, 5, 6),)
     return CandidateRecord(
-        generation,
-        slot,
-        SPACE.level(1 + slot / 7),
-        fitness,
-        (likelihoods > -0.5) * 0.3 if scores else None,
-        likelihoods if scores else None,
+        generation, slot, SPACE.level(1 + slot / 7), fitness, **({"found": found, "rows": rows} | more)
     )
+
+
+def spoilt(slot: int, likelihood: float) -> CandidateRecord:
+    found = Scores(np.array([[1.0]]), np.array([[likelihood]]))
+    return record(slot, math.nan, generation=1, found=(found,), rows=((3,),), error="not finite", prompts=1)
 
 
 def refusal(folder: Path, settings: dict[str, object] = SETTINGS) -> str:
@@ -43,14 +47,18 @@ def refusal(folder: Path, settings: dict[str, object] = SETTINGS) -> str:
 
 
 def test_records_come_back_to_the_bit(tmp_path: Path) -> None:
+    offsets = Candidate(SPACE.identity().control_points, (0.1, -0.2, 1 / 3, 0.0, 1e-17, -1.0))
+    mix = (*record(0).found, Scores(np.array([[0.25]]), np.array([[-1 / 3]])), *record(0).found)
     added = [
         record(0, 1 / 3, generation=-1),
-        record(1, float(np.nextafter(0.1, 1))),
-        record(2, -1e-300, scores=False),
+        record(1, float(np.nextafter(0.1, 1)), parents=((0, 3), (-1, 0)), prompts=12, seconds=0.1 + 0.2),
+        record(2, -1e-300, found=(), rows=()),
         record(3, 1e300),
-        CandidateRecord(1, 0, SPACE.level(0.8), math.nan, error="Traceback …\nRuntimeError: “broken”"),
-        CandidateRecord(1, 1, SPACE.level(2.5), math.nan, np.array([[1.0]]), np.array([[-math.inf]]), "not finite"),
-        CandidateRecord(1, 2, SPACE.level(0.9), math.nan, np.array([[0.0]]), np.array([[math.nan]]), "not finite"),
+        CandidateRecord(0, 4, offsets, 0.5, mix, ((0, 1, 2, 3), (7,))),
+        record(5, -0.25, stopped=True, penalties={"position @4 of kv": 0.1 + 0.2}),
+        record(0, math.nan, generation=1, found=(), rows=(), error="Traceback …\nRuntimeError: “broken”"),
+        spoilt(1, -math.inf),
+        spoilt(2, math.nan),
     ]
     with open_study(tmp_path, SETTINGS) as study:
         for one in added:
@@ -80,6 +88,7 @@ def test_optuna_reads_the_study(tmp_path: Path) -> None:
         study.add(record(1, 0.25))
         study.add(record(2, 0.75))
         study.add(CandidateRecord(0, 3, SPACE.identity(), math.nan, error="x"))
+        study.add(record(4, 0.9, stopped=True, parents=((0, 1), (0, 2)), seconds=1.5))  # never the best
     read = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
     assert read.best_value == 0.75
     assert read.best_params == {
@@ -87,7 +96,21 @@ def test_optuna_reads_the_study(tmp_path: Path) -> None:
         for index, point in enumerate(SPACE.level(1 + 2 / 7).control_points)
         for name, value in zip((f"x{index}", f"y{index}"), point, strict=True)
     }
-    assert [trial.state.name for trial in read.get_trials()] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert [trial.state.name for trial in read.get_trials()] == ["COMPLETE", "COMPLETE", "FAIL", "PRUNED"]
+    stopped = read.get_trials()[-1]
+    assert stopped.value == 0.9
+    assert stopped.user_attrs["parents"] == [[0, 1], [0, 2]]
+    assert stopped.user_attrs["seconds"] == 1.5
+    assert len(stopped.user_attrs["by_position"][0]) == 3
+
+
+def test_a_dashboard_may_read_while_a_search_writes(tmp_path: Path) -> None:
+    with open_study(tmp_path, SETTINGS) as study:
+        for slot in range(3):
+            study.add(record(slot))
+            read = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
+            assert len(read.get_trials()) == slot + 1
+            read._storage.remove_session()
 
 
 def test_the_folder_can_be_copied_after_a_clean_end(tmp_path: Path) -> None:
@@ -134,6 +157,9 @@ def test_changed_settings_are_refused_with_the_difference(tmp_path: Path) -> Non
     assert "search.keys: '(not set)' -> 5" in message
     assert "population" not in message
     assert "--out" in message
+    assert "tasks.1.keys: 3 -> 4" in refusal(
+        tmp_path, {**SETTINGS, "tasks": [{"keys": 3, "seed": 0}, {"keys": 4, "seed": 0}]}
+    )
     with open_study(tmp_path, SETTINGS) as study:
         assert list(study.records()) == [(0, 0)]
 
@@ -154,16 +180,15 @@ def test_a_study_without_records_takes_new_settings(tmp_path: Path) -> None:
     assert "dtype: 'float32' -> 'float16'" in refusal(tmp_path, {"dtype": "float16"})
 
 
-def test_a_study_of_the_earlier_schema_is_refused(tmp_path: Path) -> None:
-    """It kept verdicts in place of scores."""
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_study_of_an_earlier_schema_is_refused(tmp_path: Path, schema: int) -> None:
+    """The first kept verdicts in place of scores, the second knew one task."""
     with open_study(tmp_path, SETTINGS) as study:
         study.add(record(0))
     stored = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db")
-    stored.set_user_attr("settings", {**SETTINGS, "schema": "ropewalk.study/1"})
+    stored.set_user_attr("settings", {**SETTINGS, "schema": f"ropewalk.study/{schema}"})
     message = refusal(tmp_path)
-    assert (
-        "another version of ropewalk (its records are ropewalk.study/1, this version has ropewalk.study/2)" in message
-    )
+    assert f"its records are ropewalk.study/{schema}, this version has {SCHEMA}" in message
     assert "--out" in message
 
 

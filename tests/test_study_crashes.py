@@ -38,6 +38,18 @@ def test_a_disk_that_is_full_from_the_start(tmp_path: Path) -> None:
     assert check_first_records(tmp_path, 1) == 1
 
 
+def test_a_disk_that_is_full_when_a_search_continues(tmp_path: Path) -> None:
+    """It shows as the study is opened, before any candidate is scored."""
+    with open_study(tmp_path, SETTINGS) as study:
+        for slot in range(30):
+            study.add(expected(slot))
+    code = "limit(1000)\nwith open_study(folder, SETTINGS): print('opened')"
+    full = run_python(code, tmp_path)
+    assert full.stdout == ""
+    assert "study.db: can't be" in full.stderr.splitlines()[-1]
+    assert check_first_records(tmp_path, 30) == 30
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.33])
 def test_records_survive_a_kill(tmp_path: Path, seconds: float) -> None:
     added = kill_while_adding(tmp_path, seconds)

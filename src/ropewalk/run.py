@@ -206,7 +206,7 @@ class _Loop:
                 best = record.fitness
                 self.write(record)
             spared = self.ledger.cost(rows) - record.prompts
-            if spared > 0:
+            if spared > 0 and not self.plan.space.factors(record.candidate).is_identity:  # which was never planned
                 self.on_event(Spared(spared))
             self.on_event(Evaluated(record, best))
         return [record.fitness for record in records]

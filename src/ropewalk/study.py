@@ -233,6 +233,8 @@ def _as_study_error(path: Path, what: str, advice: str) -> Iterator[None]:
 
 def _difference(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """Leaves that differ between two JSON documents, as (dotted name, old, new)."""
+    if _is_table(old) and _is_table(new) and len(old) == len(new):  # of tasks, say: which one of them differs
+        old, new = (dict(zip(map(str, range(len(rows))), rows, strict=True)) for rows in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *[key for key in new if key not in old]]
         return [
@@ -241,6 +243,10 @@ def _difference(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]
             for row in _difference(old.get(key, MISSING), new.get(key, MISSING), f"{name}.{key}".lstrip("."))
         ]
     return [] if old == new else [(name, old, new)]
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _to_trial(record: CandidateRecord) -> Any:
