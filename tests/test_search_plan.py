@@ -16,7 +16,7 @@ from small_search import SPACE, evaluator, plan
 
 
 def default(generations: int, budget: int | None = None) -> SearchPlan:
-    method = make_method("default", SPACE, 0, population=6, generations=generations, first_records=2, last_records=3)
+    method = make_method("default", SPACE, 0, population=6, generations=generations)
     return replace(plan(), method=method, budget=budget)
 
 

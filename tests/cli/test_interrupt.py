@@ -20,8 +20,7 @@ from ropewalk.study import CandidateRecord
 EVALUATED = Evaluated(CandidateRecord(0, 0, SearchSpace(4).identity(), 0.0), 0.0)
 SEARCH = [
     "--keys", "2", "--positions", "2", "--limit", "4", "--validation-limit", "2", "--test-limit", "3",
-    "--control-budget", "0", "--method", "default", "--generations", "400", "--first-records", "4",
-    "--last-records", "4",
+    "--control-budget", "0", "--method", "cma-es", "--generations", "400",
 ]  # fmt: skip
 
 

@@ -21,13 +21,14 @@ from ropewalk.study import CandidateRecord
 from small_search import evaluator, plan
 
 IDENTITY = SearchSpace(4).identity()
-VANILLA = Scores(np.zeros((4, 2)), np.full((4, 2), -3.0), (0, 7))
+VANILLA = Scores(np.zeros((4, 2)), np.array([[-9.0, -9.0]] * 2 + [[-3.0, -3.0]] * 2), (0, 7))
+PART, ALL = (2, 3), (2, 3, 2, 3)  # the rows that a candidate saw
 
 
-def record(fitness: float, likelihood: float, **more: Any) -> CandidateRecord:
-    """A candidate that saw records 2 and 3, better at the first position."""
-    found = Scores(np.zeros((2, 2)), np.array([[likelihood, -3.5]] * 2), (0, 7))
-    return CandidateRecord(more.pop("generation", 1), 0, IDENTITY, fitness, (found,), ((2, 3),), **more)
+def record(fitness: float, likelihood: float, rows: tuple[int, ...] = ALL, **more: Any) -> CandidateRecord:
+    """A candidate with this likelihood at the first position, and half a nat below vanilla at the other one."""
+    found = Scores(np.zeros((len(rows), 2)), np.array([[likelihood, -3.5]] * len(rows)), (0, 7))
+    return CandidateRecord(more.pop("generation", 1), 0, IDENTITY, fitness, (found,), (rows,), **more)
 
 
 def view(part: Part | None = None, generations: int | None = 3) -> SearchView:
@@ -44,17 +45,25 @@ def drawn(*parts: Any) -> str:
     return screen.export_text()
 
 
-def test_the_fittest_is_compared_with_vanilla_on_the_records_that_it_saw() -> None:
+def test_the_fittest_is_compared_with_vanilla() -> None:
     shown = view()
     assert shown.differences() == {}
     shown.on_event(Evaluated(record(0.5, -2.0), 0.5))
     shown.on_event(Evaluated(record(0.1, -2.9), 0.5))
     assert shown.differences() == {0: 1.0, 7: -0.5}
     lines = drawn(*shown.extra()).splitlines()
-    assert "nats/token" in lines[0]
+    assert lines[0].startswith("kv fittest − vanilla  nats/token")
     assert [line.split()[:2] for line in lines[1:3]] == [["@0", "+1.0000"], ["@7", "-0.5000"]]
     assert [line.count("█") for line in lines[1:3]] == [20, 10]
     assert lines[1].index("█") > lines[2].index("█")  # gains to the right of losses
+
+
+def test_of_candidates_that_saw_a_part_of_the_records_the_mean_is_shown() -> None:
+    shown = view()
+    shown.on_event(Evaluated(record(0.5, -2.0, PART), 0.1))
+    shown.on_event(Evaluated(record(0.1, -3.0, PART), 0.1))
+    assert shown.differences() == {0: 0.5, 7: -0.5}
+    assert drawn(*shown.extra()).startswith("kv last 2 candidates − vanilla")
 
 
 def test_accuracy_is_in_points() -> None:

@@ -43,7 +43,7 @@ def doctor(*, model: ModelOptions, task: TaskChoice | None = None, json: JsonFil
         plan = SearchOptions().plan(loaded, choice.seed, Objective(), {})
         measured = speed(evaluator, [plan.space.factors(plan.space.identity())] * plan.at_once)
     out.print(f"  scored by: {evaluator.engine}")
-    rows = (tuple(range(SearchOptions().search_records({}))),)
+    rows = (tuple(range(SearchOptions().search_records())),)
     prompts = planned_prompts(plan, rows, lambda seen: len(seen[0]) * len(made.positions))
     out.print(
         f"A search with the default settings scores {prompts} prompts of {measured.tokens_per_prompt:.0f} tokens: "

@@ -15,13 +15,16 @@ from ropewalk.cli.options import described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
+from ropewalk.search.base import SearchMethod
 
 if TYPE_CHECKING:
     from ropewalk.run import SearchPlan
     from ropewalk.tasks.base import Task
 
 SEARCH_RECORDS = 24  # of a task, where the method scores all candidates on the same ones
-RECORDS_FOR_A_WINDOW = 4  # times as many as a generation sees, where a method takes other ones each time
+TURNING_RECORDS = (
+    96  # where it takes a few of them in turn: many cost vanilla's pass alone, and can't be learnt by heart
+)
 SHORT_WINDOW, SHORT_WINDOWS = 256, 16  # tokens of a short text, and how many of them a candidate reads
 
 
@@ -56,8 +59,8 @@ class SearchOptions:
     racing: Annotated[
         bool | None, described("Stop candidates early that a paired test puts below the elite. Default: by method.")
     ] = None
-    low: Annotated[float | None, described("Smallest factor. Default 0.8.")] = None
-    high: Annotated[float | None, described("Largest factor. Default 1.3.")] = None
+    low: Annotated[float | None, described("Smallest factor. Default: by method, mostly 0.8.")] = None
+    high: Annotated[float | None, described("Largest factor. Default: by method, mostly 1.3.")] = None
     step: Annotated[float | None, described("Grid of the factors, for methods with a grid. Default 0.05.")] = None
     control_points: Annotated[int | None, number("Control points of a curve. Default 4.")] = None
     mode: Annotated[Mode | None, described("How a curve is read; uniform: as in the paper's code. Default depth.")] = (
@@ -98,11 +101,10 @@ class SearchOptions:
             None if self.max_short_perplexity is None else ShortTextLimit(self.max_short_perplexity),
         )
 
-    def search_records(self, knobs: Mapping[str, Any]) -> int:
+    def search_records(self) -> int:
         """Search records of a task if no --limit says so."""
-        options = method_class(self.method).OPTIONS(**knobs)
-        seen = getattr(options, "last_records", None)
-        return RECORDS_FOR_A_WINDOW * max(seen, options.first_records) if seen else SEARCH_RECORDS
+        takes_turns = method_class(self.method).records is not SearchMethod.records
+        return TURNING_RECORDS if takes_turns else SEARCH_RECORDS
 
     def short_task(self) -> Task | None:
         """The short texts of the constraint, as a task; None without the constraint."""

@@ -69,7 +69,7 @@ class Asked:
         """Make the tasks, read their files and check the options. Raises `RopewalkError`."""
         options.check()
         objective = options.target(tasks)
-        records = options.search_records(knobs)
+        records = options.search_records()
         limits = {
             "search": [task.choice.limit or records for task in tasks],
             "validation": [options.validation_limit] * len(tasks) if options.finalists else [],

@@ -90,6 +90,8 @@ def _held(work: Work, out: Path) -> Iterator[None]:
             raise StudyError(
                 f"{out}: another process is running this search; wait for it, or use another --out"
             ) from None
+        except OSError as error:
+            raise StudyError(f"{out}: can't be written ({error.strerror or error}); use another --out") from None
         yield
 
 
