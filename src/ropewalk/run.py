@@ -16,7 +16,7 @@ from ropewalk.errors import RopewalkError
 from ropewalk.events import Evaluated, Event, OnEvent, Scored, Spared, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.heldout import final_test
-from ropewalk.ledger import BASELINE, Ledger, Member
+from ropewalk.ledger import Ledger, Member
 from ropewalk.plan import Examples, SearchPlan, planned_prompts, run_settings
 from ropewalk.provenance import provenance
 from ropewalk.race import Rows
@@ -39,6 +39,7 @@ __all__ = [
     "search",
 ]
 
+FACTORS = "factors.json"  # in the run directory: the best so far, then the winner
 MAX_FAILED_SHARE = 0.5
 MIN_FAILED = 4  # fewer failures than this never stop a search
 
@@ -92,12 +93,13 @@ def search(
             chosen, table = _choose(plan, finalists, finals, on_event)
             spent = finals.evaluations
         else:
-            chosen = _first_better(finalists, ledger)
-        record = ledger.record_of(chosen) or ledger.records[BASELINE]
+            better = [candidate for candidate in finalists[:1] if loop.fitness(candidate) > 0]
+            chosen = better[0] if better else plan.space.identity()
+        fitness = loop.fitness(chosen)
         return SearchResult(
-            factors=loop.write(record, validation=table),
-            candidate=record.candidate,
-            fitness=record.fitness,
+            factors=loop.write(chosen, fitness, validation=table),
+            candidate=chosen,
+            fitness=fitness,
             validation=table,
             evaluations=ledger.evaluations,
             validation_evaluations=spent,
@@ -120,22 +122,24 @@ class _Loop:
         self.plan, self.ledger, self.settings, self.on_event = plan, ledger, settings, on_event
         self.method = copy.deepcopy(plan.method)  # an interrupted search leaves it halfway through a generation
         self._places: dict[Candidate, tuple[int, int]] = {}
+        self._best, self._written = 0.0, plan.space.identity()
 
     def run(self) -> None:
         """All generations, or as many as the budget and the time allow."""
         planned = planned_prompts(self.plan, self.ledger.all_rows, self.ledger.cost)
         self.on_event(Stage("Search", max(0, planned - self.ledger.evaluations)))
         self.ledger.score_baseline()
-        self.write(self.ledger.best())  # also after a kill between a record and its file
+        if not (self.ledger.study.directory / FACTORS).exists():
+            self.write(self._written, self._best)
         while candidates := self.method.ask():
-            rows = tuple(tuple(self.method.records(len(own))) for own in self.ledger.all_rows)
             scores: list[float] = []
-            for group in self._groups(candidates):
+            for group, rows in self._groups(candidates):
                 if self._is_spent(group, rows):
                     break
                 scores += self._step(group, rows)
             left = len(candidates) - len(scores)
             self.method.tell(candidates, scores + [math.nan] * left)  # its finalists may be of an unfinished generation
+            self._write_first()
             if left:
                 return
 
@@ -146,17 +150,30 @@ class _Loop:
         return [candidate for candidate in others if self._is_complete(candidate)][: max(1, self.plan.finalists)]
 
     def _is_complete(self, candidate: Candidate) -> bool:
+        """Whether it neither failed nor was stopped; a method may propose one that was not scored itself."""
         record = self.ledger.record_of(candidate)
-        return record is not None and not record.failed
+        return candidate not in self._places if record is None else not record.failed
 
-    def write(self, record: CandidateRecord, **more: Any) -> ScalingFactors:
-        """Write `factors.json` for a record's candidate, with all that led to it."""
-        factors = self.plan.space.factors(record.candidate).with_provenance(
+    def fitness(self, candidate: Candidate) -> float:
+        """Of the identity 0, of a finalist what the method holds it to be."""
+        return 0.0 if self.plan.space.factors(candidate).is_identity else self.method.estimate(candidate)
+
+    def _write_first(self) -> None:
+        """Write what the method would propose now, if it is new and better than vanilla."""
+        for candidate in self.finalists()[:1]:
+            estimate = self.fitness(candidate)
+            if estimate > 0 and candidate != self._written:
+                self._best = estimate
+                self.write(candidate, estimate)
+
+    def write(self, candidate: Candidate, fitness: float, **more: Any) -> ScalingFactors:
+        """Write `factors.json` for a candidate, with all that led to it."""
+        factors = self.plan.space.factors(candidate).with_provenance(
             model=self.settings["model"],
             base=self.settings["base"],
             found={
-                "candidate": record.candidate.to_json(),
-                "fitness": record.fitness,
+                "candidate": candidate.to_json(),
+                "fitness": fitness,
                 "evaluations": self.ledger.evaluations,
                 "seconds": round(self.ledger.seconds, 1),
                 **{name: self.settings[name] for name in ("method", "objective", "racing", "tasks")},
@@ -164,11 +181,15 @@ class _Loop:
                 **more,
             },
         )
-        factors.save(self.ledger.study.directory / "factors.json")
+        factors.save(self.ledger.study.directory / FACTORS)
+        self._written = candidate
         return factors
 
-    def _groups(self, candidates: list[Candidate]) -> list[list[Member]]:
-        """The members of a generation as they are scored together. A rival among them comes first, alone."""
+    def _groups(self, candidates: list[Candidate]) -> list[tuple[list[Member], Rows]]:
+        """The members of a generation as they are scored together: neighbours on the same records.
+
+        A rival among them comes first, alone.
+        """
         generation = self.method.generation
         for slot, candidate in enumerate(candidates):
             self._places.setdefault(candidate, (generation, slot))
@@ -176,9 +197,15 @@ class _Loop:
             Member(generation, slot, candidate, tuple(self._places[one] for one in self.method.parents(candidate)))
             for slot, candidate in enumerate(candidates)
         ]
-        first = 1 if self.plan.racing and self.method.rival() == candidates[0] else 0
-        size = self.plan.at_once
-        return [members[:first]] * first + [members[start : start + size] for start in range(first, len(members), size)]
+        alone = 1 if self.plan.racing and self.method.rival() == candidates[0] else 0
+        groups: list[tuple[list[Member], Rows]] = []
+        for member in members:
+            rows = tuple(tuple(self.method.records(member.slot, len(own))) for own in self.ledger.all_rows)
+            is_full = groups and (len(groups[-1][0]) == self.plan.at_once or member.slot == alone)
+            if not groups or is_full or groups[-1][1] != rows:
+                groups.append(([], rows))
+            groups[-1][0].append(member)
+        return groups
 
     def _is_spent(self, group: list[Member], rows: Rows) -> bool:
         """Whether budget or time end the search before this group; what the study holds is free.
@@ -195,20 +222,19 @@ class _Loop:
         return bool(seconds) and not begun and self.ledger.seconds >= (seconds or 0)
 
     def _step(self, group: list[Member], rows: Rows) -> list[float]:
-        best = self.ledger.best().fitness
         new = {member.place for member in group if member.place not in self.ledger.records}
         records = self.ledger.score(group, rows, self.method.rival() if self.plan.racing else None)
         for record in records:
+            if rows == self.ledger.all_rows and record.fitness > self._best:  # else it saw too little to be compared
+                self._best = record.fitness
+                self.write(record.candidate, record.fitness)  # a known one too: a kill may have come before its file
             if (record.generation, record.slot) not in new:
                 continue
             self._stop_if_failing(record)
-            if record.fitness > best:
-                best = record.fitness
-                self.write(record)
             spared = self.ledger.cost(rows) - record.prompts
             if spared > 0 and not self.plan.space.factors(record.candidate).is_identity:  # which was never planned
                 self.on_event(Spared(spared))
-            self.on_event(Evaluated(record, best))
+            self.on_event(Evaluated(record, self._best))
         return [record.fitness for record in records]
 
     def _stop_if_failing(self, record: CandidateRecord) -> None:
@@ -242,12 +268,6 @@ def _choose(
             "prompts": cost,
         })  # fmt: skip
     return finals.best().candidate, table
-
-
-def _first_better(finalists: list[Candidate], ledger: Ledger) -> Candidate:
-    """The method's first finalist if it beats vanilla on what it was scored on, else the identity."""
-    record = ledger.record_of(finalists[0]) if finalists else None
-    return record.candidate if record is not None and record.fitness > 0 else ledger.records[BASELINE].candidate
 
 
 def _reason(record: CandidateRecord) -> str | None:

@@ -210,10 +210,11 @@ def test_a_tiny_space_comes_to_an_end(name: str, bounds: dict[str, object]) -> N
 def test_the_records_of_a_generation_are_rows_of_the_task(name: str, available: int) -> None:
     method = made(name, 0, **short(name))
     while asked := method.ask():
-        rows = method.records(available)
-        assert rows == sorted(set(rows))
-        assert set(rows) <= set(range(available))
-        assert rows
+        for slot in range(len(asked)):
+            rows = method.records(slot, available)
+            assert rows == sorted(set(rows))
+            assert set(rows) <= set(range(available))
+            assert rows
         method.tell(asked, [0.0] * len(asked))
 
 
@@ -222,27 +223,28 @@ def test_sizes_say_what_a_whole_run_scores(name: str) -> None:
     """Or more: a space may be used up earlier. The identity may be left out."""
     available = (30, 11)
     method = made(name, 2, **short(name))
-    planned: dict[object, int] = {}
+    planned: dict[object, int] = {}  # candidates by how many records of each task they are scored on
     for count, rows in method.sizes(available):
         assert len(rows) == len(available)
-        planned[rows] = planned.get(rows, 0) + count
+        width = tuple(map(len, rows))
+        planned[width] = planned.get(width, 0) + count
     in_all = method.candidates_in_all
     asked: dict[object, int] = {}
     everything = []
     while candidates := method.ask():
-        rows = tuple(tuple(method.records(count)) for count in available)
-        others = [one for one in candidates if not method.space.factors(one).is_identity]
-        asked[rows] = asked.get(rows, 0) + len(others)
+        for slot, candidate in enumerate(candidates):
+            width = tuple(len(method.records(slot, count)) for count in available)
+            asked[width] = asked.get(width, 0) + (not method.space.factors(candidate).is_identity)
         everything += candidates
         method.tell(candidates, [bump(method.space.factors(candidate)) for candidate in candidates])
-    assert all(planned[rows] >= count for rows, count in asked.items())
+    assert all(planned[width] >= count for width, count in asked.items())
     assert set(asked) == set(planned)
     assert len({*values(method.space, everything), (1.0,) * 10}) <= in_all
     assert sum(planned.values()) <= in_all <= 2 * len(everything)
 
 
 @every_method
-def test_finalists_were_asked_and_did_not_fail(name: str) -> None:
+def test_finalists_have_an_estimate_and_did_not_fail(name: str) -> None:
     def fitness(factors: ScalingFactors) -> float:
         return math.nan if len(scores) % 3 == 2 else bump(factors)
 
@@ -254,7 +256,8 @@ def test_finalists_were_asked_and_did_not_fail(name: str) -> None:
         method.tell(asked, [scores[candidate] for candidate in asked])
         finalists = method.finalists()
         assert len(set(finalists)) == len(finalists)
-        assert not any(math.isnan(scores[candidate]) for candidate in finalists)
+        assert not any(math.isnan(scores.get(candidate, 0.0)) for candidate in finalists)
+        assert all(math.isfinite(method.estimate(candidate)) for candidate in finalists)
         if type(method).finalists is SearchMethod.finalists:
             assert [scores[candidate] for candidate in finalists] == sorted(
                 (score for score in scores.values() if not math.isnan(score)), reverse=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import field, fields, make_dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
@@ -11,21 +10,11 @@ from cyclopts import Parameter
 
 from ropewalk.cli.options import whole
 from ropewalk.options import parse_options
-from ropewalk.search import make_method, method_names
-from ropewalk.search.base import SearchMethod
-from ropewalk.search.space import SearchSpace
+from ropewalk.search import method_class, method_names
 
 GROUP = "Options of search methods"
 PREFERRED = "default"  # the method whose words describe an option that several have
 Entries = list[tuple[str, Any]]  # method and field
-
-
-def method_class(name: str) -> type[SearchMethod]:
-    """The search method of that name, or a `RopewalkError` that lists the names there are."""
-    if name not in method_names():
-        make_method(name, SearchSpace(2), 0)  # raises
-    method: type[SearchMethod] = importlib.import_module(f"ropewalk.search.{name.replace('-', '_')}").METHOD
-    return method
 
 
 def given_knobs(method: str, knobs: Any) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk.bezier import Mode
-from ropewalk.cli.knobs import method_class
 from ropewalk.cli.mix import MixedTask
 from ropewalk.cli.options import described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
+from ropewalk.search import method_class
 from ropewalk.search.base import SearchMethod
 
 if TYPE_CHECKING:

@@ -20,12 +20,16 @@ def method_names() -> list[str]:
     return sorted(name.replace("_", "-") for name in modules if name not in _NOT_METHODS)
 
 
-def make_method(name: str, space: SearchSpace, seed: int, **options: Any) -> SearchMethod:
-    """The search method of that name, or a `RopewalkError` that lists the names there are."""
+def method_class(name: str) -> type[SearchMethod]:
+    """The class of the search method of that name, or a `RopewalkError` that lists the names there are."""
     if name not in method_names():
         near = difflib.get_close_matches(name, method_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RopewalkError(f"no search method {name!r}, expected one of: {', '.join(method_names())}{hint}")
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    method: SearchMethod = module.METHOD(space, seed, **options)
-    return method
+    found: type[SearchMethod] = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").METHOD
+    return found
+
+
+def make_method(name: str, space: SearchSpace, seed: int, **options: Any) -> SearchMethod:
+    """A search method by its name."""
+    return method_class(name)(space, seed, **options)

@@ -68,8 +68,11 @@ class SearchMethod(ABC):
     def learn(self, told: Sequence[Told]) -> None:  # noqa: B027 - a method may find all it needs in `self.told`
         """Take in a complete generation, in the order of birth; `self.told` holds it already."""
 
-    def records(self, available: int) -> list[int]:
-        """Which of a task's search records the open generation is scored on, of `available` in a fixed order."""
+    def records(self, slot: int, available: int) -> list[int]:
+        """Which search records of a task a member of the open generation is scored on, of `available` in a fixed order.
+
+        Neighbours that share theirs are scored together.
+        """
         return list(range(available))
 
     def sizes(self, available: Sequence[int]) -> list[tuple[int, tuple[tuple[int, ...], ...]]]:
@@ -86,6 +89,10 @@ class SearchMethod(ABC):
     def finalists(self) -> list[Candidate]:
         """What the method holds for the best so far, the best first, no failed one: validation chooses among them."""
         return [candidate for candidate, score in ranked(self.told) if not math.isnan(score)]
+
+    def estimate(self, candidate: Candidate) -> float:
+        """What the method holds a finalist's fitness to be; NaN for one that it knows nothing of."""
+        return next((score for known, score in self.told if known == candidate), math.nan)
 
     def parents(self, candidate: Candidate) -> tuple[Candidate, ...]:
         """Whom a candidate that was asked was made of; empty if of nobody."""

@@ -1,136 +1,146 @@
-"""Our search: CMA-ES over the factors of all layers, which starts out smooth over the depth and grows rough.
+"""Our search: Thompson sampling with an additive model of what each layer's factor does.
 
-The first covariance says that neighbouring layers move together, over a length of `smoothness` of the depth, and that a
-share `roughness` of their variance is each layer's own: the first steps are along curves, as the paper's are, and the
-adaptation frees single layers where that pays. Each generation is scored on records of its own, the same for all its
-members, so that nothing is learnt by heart; there are few of them at first, when the differences are large, and more
-later. The first member of a generation is the mean of the distribution: it is what is proposed in the end, for an
-average of many samples is better than the luckiest one, and whom the others race against.
-docs/search.md has the ablation of each of these.
+Layers act almost independently of one another, and one sensitive layer can spoil a candidate whatever the others do.
+So every score tells something of every layer, and `ropewalk.additive_model` adds up what all scores of a search say.
+Candidates are drawn from what the model thinks possible: each is the best one under one guess of the functions. What is
+known to be bad is not tried again, what is uncertain is tried often, and the guesses agree in the end.
+
+A candidate is scored on very few records, another few for every `share` candidates: for a model of all candidates, more
+of them are worth more than better known ones. What is proposed in the end is no candidate that was scored but the
+model's optimum, with more and less caution, and on half the way; validation chooses among them and vanilla.
+docs/search.md has the measurements behind each of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropewalk.errors import RopewalkError
 from ropewalk.options import option
-from ropewalk.search import cma_es
-from ropewalk.search.base import Told, at_least
-from ropewalk.search.cma_es import Array
+from ropewalk.search.base import SearchMethod, Told, at_least
 from ropewalk.search.space import Candidate, SearchSpace
 
-FINAL_MEANS = 3  # finalists: the mean at the end, and earlier ones at even distances
+if TYPE_CHECKING:
+    from ropewalk.additive_model import AdditiveModel
+
+Array = NDArray[np.float64]
+
+REDRAWS = 20  # a draw that gives the factors of another member of its generation is redrawn so often
 
 
 @dataclass(frozen=True)
-class Options(cma_es.Options):
-    """How the distribution is sampled, and what its samples are scored on."""
+class Options:
+    """How many candidates are scored on how much, and what the model expects."""
 
-    population: int = option(14, "Candidates of a generation, beside their mean.")
-    generations: int = option(60, "Generations.")
-    sigma: float = option(0.06, "Standard deviation of a factor in the first generation.")
-    smoothness: float = option(0.25, "Distance in depth (0 to 1) over which the first samples vary together.")
-    roughness: float = option(0.2, "Share of a layer's variance that is its own in the first samples.")
-    first_records: int = option(8, "Records of each task that the first generation is scored on.")
-    last_records: int = option(24, "The same for the last one; in between the number grows geometrically.")
+    population: int = option(64, "Candidates of a generation.")
+    generations: int = option(40, "Generations.")
+    sigma: float = option(0.07, "Standard deviation of the factors in the first generation.")
+    length: float = option(0.15, "Distance between factors over which a layer's effect changes.")
+    records: int = option(1, "Records of each task that a candidate is scored on.")
+    share: int = option(8, "Candidates that are scored on the same records.")
 
 
-class Default(cma_es.CmaEs):
-    """Smooth-to-rough CMA-ES on changing records; see `Options` and the module."""
+class Default(SearchMethod):
+    """Additive Thompson sampling; see `Options` and the module."""
 
     name: ClassVar[str] = "default"
     OPTIONS: ClassVar[type] = Options
+    SPACE: ClassVar[Mapping[str, Any]] = {"low": 0.7, "high": 1.35}
     options: Options
 
     def __init__(self, space: SearchSpace, seed: int = 0, **options: object) -> None:
-        self._means: list[Told] = []  # one a generation that was told
+        self._factors: list[Array] = []
+        self._groups: list[int] = []
         super().__init__(space, seed, **options)
 
     def check(self) -> None:
         """Raise `RopewalkError` for options that can't be meant."""
-        super().check()
         own = self.options
-        at_least(1, first_records=own.first_records, last_records=own.last_records)
-        if not own.smoothness > 0 or not 0 <= own.roughness <= 1:
-            raise RopewalkError(
-                f"smoothness {own.smoothness} and roughness {own.roughness}: expected smoothness > 0 and 0 <= "
-                "roughness <= 1"
-            )
+        at_least(1, generations=own.generations, population=own.population, records=own.records, share=own.share)
+        at_least(0, seed=self.seed)
+        for name in ("sigma", "length"):
+            if not 0 < getattr(own, name) < math.inf:
+                raise RopewalkError(f"{name} is {getattr(own, name)}, expected a number > 0")
 
     @property
     def candidates_in_all(self) -> int:
-        """Candidates of a whole run, the means and the identity among them."""
-        return (self.options.population + 1) * self.options.generations + 1
+        """Candidates of a whole run, and the identity."""
+        return 1 + self.options.population * self.options.generations
 
-    def start(self) -> Array:
-        """Factor 1 in every layer."""
-        return np.ones(len(self.space.scaled_layers))
+    @cached_property
+    def model(self) -> AdditiveModel:
+        """What was learnt so far."""
+        from ropewalk.additive_model import AdditiveModel  # it loads scipy
 
-    def covariance(self) -> Array:
-        """A squared exponential over the depth, and each layer's own share."""
-        depth = np.linspace(0, 1, len(self.space.scaled_layers))
-        near = np.exp(-(((depth[:, None] - depth) / self.options.smoothness) ** 2) / 2)
-        own = max(self.options.roughness, 1e-6)  # never singular
-        return np.asarray((1 - own) * near + own * np.eye(len(depth)))
-
-    def place(self, vector: Array) -> Candidate:
-        """The candidate with a vector of factors."""
-        return self.space.layerwise(np.clip(vector, self.space.low, self.space.high))
+        return AdditiveModel(len(self.space.scaled_layers), self.space.grid(), self.options.length)
 
     def born(self) -> list[Candidate]:
-        """The mean and samples around it; after the last generation the mean alone, which is the result."""
-        if self.generation > self.options.generations or (self.generation and self.space.low == self.space.high):
+        """Random candidates at first, then the best ones under guesses of the model; all of different factors."""
+        if self.generation >= self.options.generations:
             return []
-        self._vectors = {}
-        mean = self.mean()
-        if self.generation == self.options.generations or self.space.low == self.space.high:
-            return [mean]
-        return [mean, *self.samples({self.space.factors(mean).values})]
+        seen: set[tuple[float | None, ...]] = set()
+        members = []
+        for index in range(self.options.population):
+            rng = self.rng(index)
+            for _ in range(REDRAWS):
+                candidate = self._draw(rng)
+                factors = self.space.factors(candidate).values
+                if factors not in seen:
+                    seen.add(factors)
+                    members.append(candidate)
+                    break
+        return members
 
-    def learn(self, told: list[Told]) -> None:  # type: ignore[override]
-        """Update the distribution; its mean comes first."""
-        super().learn(told)
-        self._means.append(told[0])
+    def _draw(self, rng: np.random.Generator) -> Candidate:
+        if self.generation:
+            return self.space.layerwise(self.model.sample(rng))
+        random = 1 + self.options.sigma * rng.standard_normal(len(self.space.scaled_layers))
+        return self.space.layerwise(np.clip(random, self.space.low, self.space.high))
 
-    def mean(self) -> Candidate:
-        """The mean of the distribution."""
-        return self.place(self.optimizer.mean)
+    def learn(self, told: Sequence[Told]) -> None:
+        """Fit the model to all scores so far."""
+        for slot, (candidate, _) in enumerate(told):
+            self._factors.append(self._vector(candidate))
+            self._groups.append(self._group(self.generation, slot))
+        self.model.fit(np.array(self._factors), np.array([score for _, score in self.told]), self._groups)
 
-    def records(self, available: int) -> list[int]:
-        """The next records in turn, from the first ones again after the last."""
-        return self._window(self.generation, available)
+    def records(self, slot: int, available: int) -> list[int]:
+        """The next records for every `share` candidates, from the first ones again after the last."""
+        count = min(self.options.records, available)
+        first = self._group(self.generation, slot) * count
+        return sorted((first + index) % available for index in range(count))
 
     def sizes(self, available: Sequence[int]) -> list[tuple[int, tuple[tuple[int, ...], ...]]]:
-        """What each generation scores, and the last mean."""
-        counts = [self.options.population + 1] * self.options.generations + [1]
-        return [
-            (candidates, tuple(tuple(self._window(generation, count)) for count in available))
-            for generation, candidates in enumerate(counts)
-        ]
-
-    def rival(self) -> Candidate | None:
-        """The mean."""
-        return self.mean() if self.generation < self.options.generations else None
+        """Every candidate is scored on as many records."""
+        rows = tuple(tuple(range(min(self.options.records, count))) for count in available)
+        return [(self.candidates_in_all - 1, rows)]
 
     def finalists(self) -> list[Candidate]:
-        """The last mean, and earlier ones."""
-        means = [candidate for candidate, score in self._means if np.isfinite(score)][::-1]
-        chosen = means[: 1 + (FINAL_MEANS - 1) * max(1, len(means) // 4) : max(1, len(means) // 4)]
-        return list(dict.fromkeys(chosen))
+        """The model's optimum, with caution, and half the way to it; none before anything was told."""
+        if not self.told:
+            return []
+        best = self.model.best()
+        steps = [best, self.model.best(0.5), 1 + (best - 1) / 2, self.model.best(1.0)]
+        return list(dict.fromkeys(self.space.layerwise(factors) for factors in steps))
 
-    def _window(self, generation: int, available: int) -> list[int]:
-        start = sum(self._size(earlier, available) for earlier in range(generation))
-        return sorted((start + index) % available for index in range(self._size(generation, available)))
+    def estimate(self, candidate: Candidate) -> float:
+        """The fitness that the model expects."""
+        return float(self.model.predict(self._vector(candidate)[None])[0])
 
-    def _size(self, generation: int, available: int) -> int:
-        done = min(1.0, generation / max(1, self.options.generations - 1))
-        first, last = self.options.first_records, self.options.last_records
-        return min(available, round(float(first * (last / first) ** done)))
+    def _group(self, generation: int, slot: int) -> int:
+        width = math.ceil(self.options.population / self.options.share)
+        return generation * width + slot // self.options.share
+
+    def _vector(self, candidate: Candidate) -> Array:
+        values = self.space.factors(candidate).values
+        return np.array([values[layer] for layer in self.space.scaled_layers], dtype=np.float64)
 
 
 METHOD = Default

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from search_landscapes import best_of_random, near, play
 
 from ropewalk.errors import RopewalkError
-from ropewalk.search.default import Default
+from ropewalk.search.smooth_cma import SmoothCma
 from ropewalk.search.space import Candidate, SearchSpace
 
 SPACE = SearchSpace(12)
@@ -28,7 +28,7 @@ def candidates(played: list[list[tuple[Candidate, float]]]) -> list[list[Candida
 
 def sampled(count: int = 1500, **options: float) -> np.ndarray:
     """The factors of the first samples, [samples, layers]."""
-    method = Default(SPACE, 0, population=count, generations=1, sigma=0.02, **options)
+    method = SmoothCma(SPACE, 0, population=count, generations=1, sigma=0.02, **options)
     return np.array([SPACE.factors(candidate).to_array() for candidate in method.ask()[1:]])
 
 
@@ -37,7 +37,7 @@ def test_it_beats_random_curves_at_equal_count(target: np.ndarray) -> None:
     fitness = near(target)
     found, drawn = [], []
     for seed in range(3):
-        method = Default(SPACE, seed, generations=20)
+        method = SmoothCma(SPACE, seed, generations=20)
         play(method, fitness)
         found.append(fitness(SPACE.factors(method.finalists()[0])))
         drawn.append(best_of_random(SPACE, seed, method.candidates_in_all, fitness))
@@ -45,7 +45,7 @@ def test_it_beats_random_curves_at_equal_count(target: np.ndarray) -> None:
 
 
 def test_it_comes_as_near_as_one_likes_to_any_factors() -> None:
-    method = Default(SPACE, 0, generations=120)
+    method = SmoothCma(SPACE, 0, generations=120)
     play(method, AIM)
     np.testing.assert_allclose(SPACE.factors(method.finalists()[0]).to_array(), ROUGH, atol=0.001)
 
@@ -53,20 +53,20 @@ def test_it_comes_as_near_as_one_likes_to_any_factors() -> None:
 @settings(max_examples=10, deadline=None)
 @given(scale=st.floats(0.01, 1000), shift=st.floats(-10, 10))
 def test_a_shift_and_scale_of_the_fitness_change_nothing(scale: float, shift: float) -> None:
-    expected = candidates(play(Default(SPACE, 1), AIM, 5))
-    found = candidates(play(Default(SPACE, 1), lambda factors: scale * AIM(factors) + shift, 5))
+    expected = candidates(play(SmoothCma(SPACE, 1), AIM, 5))
+    found = candidates(play(SmoothCma(SPACE, 1), lambda factors: scale * AIM(factors) + shift, 5))
     assert found == expected
 
 
 def test_a_copy_goes_on_as_the_original() -> None:
-    method = Default(SPACE, 0, generations=8)
+    method = SmoothCma(SPACE, 0, generations=8)
     play(method, AIM, 4)
     assert play(copy.deepcopy(method), AIM) == play(method, AIM)
 
 
 def test_what_a_member_is_worth_to_the_mean_alone_is_of_no_account() -> None:
     """The mean is not a sample: its fitness moves nothing."""
-    one, other = Default(SPACE, 0), Default(SPACE, 0)
+    one, other = SmoothCma(SPACE, 0), SmoothCma(SPACE, 0)
     asked = one.ask()
     assert other.ask() == asked
     scores = [AIM(SPACE.factors(candidate)) for candidate in asked]
@@ -104,7 +104,7 @@ def test_roughness_is_each_layers_own_share(roughness: float, beside: float) -> 
 
 def test_the_space_of_a_single_layer_and_layers_left_alone() -> None:
     for space in (SearchSpace(1), SearchSpace(9, rotary_layers=(0, 1, 2, 4, 5, 6), skip_first=2)):
-        method = Default(space, 0, generations=3)
+        method = SmoothCma(space, 0, generations=3)
         for generation in candidates(play(method, lambda factors: -float(np.nansum(factors.to_array())))):
             assert all(len(one.offsets) == len(space.scaled_layers) for one in generation)
 
@@ -113,7 +113,7 @@ def test_the_space_of_a_single_layer_and_layers_left_alone() -> None:
 
 
 def test_the_mean_comes_first_and_is_whom_the_others_race_against() -> None:
-    method = Default(SPACE, 0, generations=4)
+    method = SmoothCma(SPACE, 0, generations=4)
     for generation in range(4):
         asked = method.ask()
         assert len(asked) == 15
@@ -131,7 +131,7 @@ def test_the_mean_comes_first_and_is_whom_the_others_race_against() -> None:
 )
 def test_finalists_are_the_last_mean_and_earlier_ones(space: SearchSpace, generations: int) -> None:
     """Also where generations are not full, as in a space of a few distinct factors."""
-    method = Default(space, 0, generations=generations)
+    method = SmoothCma(space, 0, generations=generations)
     aim = near(np.full(space.num_layers, 0.9))
     means = [generation[0] for generation in candidates(play(method, aim))]
     finalists = method.finalists()
@@ -146,7 +146,7 @@ def test_finalists_are_the_last_mean_and_earlier_ones(space: SearchSpace, genera
 
 
 def test_a_mean_that_failed_is_no_finalist() -> None:
-    method = Default(SPACE, 0, generations=3)
+    method = SmoothCma(SPACE, 0, generations=3)
     means = []
     while asked := method.ask():
         means.append(asked[0])
@@ -160,7 +160,7 @@ def test_a_mean_that_failed_is_no_finalist() -> None:
 
 @pytest.mark.parametrize("available", [30, 100, 333])
 def test_windows_grow_and_cover_all_records_evenly(available: int) -> None:
-    method = Default(SPACE, 0, first_records=4, last_records=16, generations=60)
+    method = SmoothCma(SPACE, 0, first_records=4, last_records=16, generations=60)
     windows = [list(rows[0]) for _, rows in method.sizes([available])]
     sizes = [len(window) for window in windows]
     assert sizes == sorted(sizes)
@@ -173,15 +173,15 @@ def test_windows_grow_and_cover_all_records_evenly(available: int) -> None:
 
 
 def test_windows_are_whole_where_there_are_few_records() -> None:
-    method = Default(SPACE, 0, generations=10)
+    method = SmoothCma(SPACE, 0, generations=10)
     assert all(rows == (tuple(range(6)),) for _, rows in method.sizes([6]))
 
 
 def test_the_window_is_that_of_the_open_generation() -> None:
-    method = Default(SPACE, 0, generations=3, first_records=2, last_records=4)
+    method = SmoothCma(SPACE, 0, generations=3, first_records=2, last_records=4)
     seen = []
     while asked := method.ask():
-        seen.append(method.records(10))
+        seen.append(method.records(0, 10))
         method.tell(asked, [0.0] * len(asked))
     assert seen == [[0, 1], [2, 3, 4], [5, 6, 7, 8], [0, 1, 2, 9]]
 
@@ -202,4 +202,4 @@ def test_the_window_is_that_of_the_open_generation() -> None:
 )
 def test_errors(options: dict[str, float], message: str) -> None:
     with pytest.raises(RopewalkError, match=message):
-        Default(SPACE, **options)
+        SmoothCma(SPACE, **options)
