@@ -191,7 +191,7 @@ def test_dry_run_writes_nothing(tiny_path: Path, tmp_path: Path, capsys: pytest.
         (["--method", "bezier-ga", "--sigma", "0.1"], "method bezier-ga has no option 'sigma', expected one of"),
         (["--populaton", "4"], "--population"),
         (["--population", "8.5"], "expected a whole number, got '8.5'"),
-        (["--sigma", "9"], "sigma is 9.0"),
+        (["--method", "cma-es", "--sigma", "9"], "sigma is 9.0"),
         (["--weights", "1;2"], "--weights '1;2'"),
         (["--weights", "1,2,3,4"], "4 weights for 2 positions"),
         (["--objective", "worst", "--weights", "1,1,1"], "weighs no positions"),
