@@ -209,9 +209,9 @@ def test_a_clearly_worse_one_stops_early_and_a_better_one_never(loaded: tuple[An
         assert book.record_of(worse.candidate) is None  # nobody's twin, and no finalist
         assert book.best().candidate == better.candidate
     stored = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/study.db").get_trials()
-    states = {trial.user_attrs["candidate"]["control_points"][0][1]: trial.state.name for trial in stored[1:]}
+    states = {trial.user_attrs["record"]["candidate"]["control_points"][0][1]: trial.state.name for trial in stored[1:]}
     assert states == {1.05: "COMPLETE", 1.1: "COMPLETE", 0.9: "PRUNED", 1.15: "COMPLETE", 0.8: "PRUNED"}
-    assert stored[3].user_attrs["rows"] == [[0, 1, 2, 3]]
+    assert stored[3].user_attrs["record"]["rows"] == [[0, 1, 2, 3]]
     assert stored[3].value == worse.fitness
 
 

@@ -99,9 +99,9 @@ def test_optuna_reads_the_study(tmp_path: Path) -> None:
     assert [trial.state.name for trial in read.get_trials()] == ["COMPLETE", "COMPLETE", "FAIL", "PRUNED"]
     stopped = read.get_trials()[-1]
     assert stopped.value == 0.9
-    assert stopped.user_attrs["parents"] == [[0, 1], [0, 2]]
-    assert stopped.user_attrs["seconds"] == 1.5
-    assert len(stopped.user_attrs["by_position"][0]) == 3
+    assert stopped.user_attrs["record"]["parents"] == [[0, 1], [0, 2]]
+    assert stopped.user_attrs["record"]["seconds"] == 1.5
+    assert len(stopped.user_attrs["record"]["by_position"][0]) == 3
 
 
 def test_a_dashboard_may_read_while_a_search_writes(tmp_path: Path) -> None:

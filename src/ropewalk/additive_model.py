@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 AMPLITUDES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the prior, as multiples of the noise
-PASSES = 3  # of reweighting: the noise depends on the fitted values
+PASSES = 3  # of reweighting in the first fit: the noise depends on the fitted values; a later fit knows them nearly
 NOISE_SHARE = 0.7  # of the spread within groups that is noise at a fitness of 0
 NOISE_GROWTH = 0.8  # standard deviation of the noise for each unit of fitness below 0
 JITTER = 1e-6
@@ -61,9 +61,10 @@ class AdditiveModel:
             return
         features, values = self._features(factors[finite]), scores[finite]
         members = np.unique(np.asarray(groups)[finite], return_inverse=True)[1].astype(np.int64)
+        passes = 1 if self.noise else PASSES
         self.noise = _spread_within(values, members)
-        fitted = np.zeros(len(values))
-        for _ in range(PASSES):
+        fitted = features @ self.posterior.mean
+        for _ in range(passes):
             deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
             information, projected = self._information(features, values, members, deviation**-2)
             found = [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
@@ -106,8 +107,9 @@ class AdditiveModel:
     def _information(self, features: Array, values: Array, members: Integers, weights: Array) -> tuple[Array, Array]:
         """What the scores say of the functions, the groups' offsets (of the noise's size) integrated out."""
         weighted = features * weights[:, None]
-        offset = np.zeros((int(members.max()) + 1, features.shape[1]))
-        np.add.at(offset, members, weighted)
+        order = np.argsort(members, kind="stable")
+        firsts = np.searchsorted(members[order], np.arange(int(members.max()) + 1))
+        offset = np.add.reduceat(weighted[order], firsts, axis=0)
         total = np.bincount(members, weights)
         level = np.bincount(members, weights * values)
         shrunk = 1 / (total + 1 / self.noise**2)

@@ -238,8 +238,10 @@ class _Loop:
         return [record.fitness for record in records]
 
     def _stop_if_failing(self, record: CandidateRecord) -> None:
+        if not record.failed:
+            return
         failed, tried = self.ledger.failed, len(self.ledger.records)
-        if record.failed and failed >= MIN_FAILED and failed > MAX_FAILED_SHARE * tried:
+        if failed >= MIN_FAILED and failed > MAX_FAILED_SHARE * tried:
             raise RopewalkError(
                 f"{failed} of {tried} candidates failed, so the search stops. The last reason: {_reason(record)}. "
                 "Try narrower bounds or --dtype float32"

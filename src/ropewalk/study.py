@@ -250,13 +250,17 @@ def _is_table(value: Any) -> bool:
 
 
 def _to_trial(record: CandidateRecord) -> Any:
-    """The record as an Optuna trial. The control points are its parameters too, for Optuna's dashboard to draw."""
+    """The record as an Optuna trial, all of it in one attribute: a row of the store each would take three times as long.
+
+    The control points of a curve are its parameters too, for Optuna's dashboard to draw.
+    """
     import optuna
     from optuna.distributions import FloatDistribution
 
     params: dict[str, float] = {}
     distributions: dict[str, Any] = {}
-    for index, point in enumerate(record.candidate.control_points):
+    curve = () if record.candidate.offsets else record.candidate.control_points
+    for index, point in enumerate(curve):
         for name, value in zip((f"x{index}", f"y{index}"), point, strict=True):
             params[name] = value
             distributions[name] = FloatDistribution(0.0, max(1.0, math.ceil(value)))
@@ -266,7 +270,7 @@ def _to_trial(record: CandidateRecord) -> Any:
         value=None if record.failed else record.fitness,
         params=params,
         distributions=distributions,
-        user_attrs=_to_json(record),
+        user_attrs={"record": _to_json(record)},
     )
 
 
@@ -290,7 +294,7 @@ def _to_json(record: CandidateRecord) -> dict[str, Any]:
 
 
 def _from_trial(trial: Any) -> CandidateRecord:
-    attributes = trial.user_attrs
+    attributes = trial.user_attrs["record"]
     arrays = zip(attributes.get("scores", []), attributes.get("log_likelihoods", []), strict=True)
     found = [[np.array(values, dtype=np.float64) for values in pair] for pair in arrays]
     return CandidateRecord(
