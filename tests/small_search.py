@@ -81,10 +81,19 @@ def plan(*, seed: int = 0, finalists: int = 2, objective: Objective | None = Non
     return SearchPlan(SPACE, BezierGA(SPACE, seed, **settings), objective or Objective(), finalists, **run)
 
 
-def default_plan(*, seed: int = 0, racing: bool = True, at_once: int = 3, **options: Any) -> SearchPlan:
-    """Our method, 19 candidates on windows of 6 to 8 records."""
+def windows_plan(*, seed: int = 0, racing: bool = True, at_once: int = 3, **options: Any) -> SearchPlan:
+    """A method whose generations have records of their own, 6 to 8, and race on them; 19 candidates."""
     settings = {"population": 5, "generations": 3, "first_records": 6, "last_records": 8} | options
+    return SearchPlan(SPACE, make_method("smooth-cma", SPACE, seed, **settings), Objective(), 2, racing, at_once)
+
+
+def default_plan(*, seed: int = 0, racing: bool = True, at_once: int = 3, **options: Any) -> SearchPlan:
+    """Our method, 18 candidates on 2 records each."""
+    settings = {"population": 6, "generations": 3, "records": 2, "share": 3} | options
     return SearchPlan(SPACE, make_method("default", SPACE, seed, **settings), Objective(), 2, racing, at_once)
+
+
+PLANS = {"bezier-ga": (plan, 2), "smooth-cma": (windows_plan, 10), "default": (default_plan, 10)}  # and their records
 
 
 def accuracy(*weights: float) -> Objective:
@@ -111,12 +120,12 @@ def load(path: Path) -> tuple[Any, Any]:
 def whole_search(
     path: Path, out: Path, method: str = "bezier-ga", on_event: Callable[[Any], None] = id
 ) -> SearchResult:
-    """A whole search by either method, from the reading of the model on."""
+    """A whole search by one of `PLANS`, from the reading of the model on."""
     return search_with(load(path), out, method, on_event)
 
 
 def search_with(loaded: tuple[Any, Any], out: Path, method: str, on_event: Callable[[Any], None] = id) -> SearchResult:
     """The same with a model that is loaded."""
-    chosen, records = (plan(), 2) if method == "bezier-ga" else (default_plan(), 10)
+    make, records = PLANS[method]
     on, validation = (evaluator(*loaded, split, records=records) for split in ("search", "validation"))
-    return search(chosen, on, validation, out, on_event)
+    return search(make(), on, validation, out, on_event)

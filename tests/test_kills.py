@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +14,14 @@ import numpy as np
 import optuna
 import pytest
 
-from killed_search import CORE, WRITES, Server, server
+from killed_search import CORE, KILLED, WRITES, Server, server
+from ropewalk import files
+from ropewalk.demo import demo_model
+from ropewalk.errors import RopewalkError
 from ropewalk.factors import ScalingFactors
+from small_search import PLANS
 
-METHODS = ["bezier-ga", "default"]  # one candidate at a time; three at once that race on windows of records
+METHODS = list(PLANS)  # one candidate at a time; three at once, which race on windows of records; ours
 TIMED = {"seconds"}
 
 
@@ -37,12 +44,12 @@ class Whole:
             self.lines(method, CORE)
         return self.ends[method]
 
-    def lines(self, method: str, files: tuple[str, ...]) -> int:
-        if (method, files) not in self.counts:
+    def lines(self, method: str, own: tuple[str, ...]) -> int:
+        if (method, own) not in self.counts:
             out = self.folder / str(len(self.counts))
-            self.counts[method, files] = self.processes.search(out, method, files=files) or 0
+            self.counts[method, own] = self.processes.search(out, method, files=own) or 0
             assert self.ends.setdefault(method, left(out)) == left(out)
-        return self.counts[method, files]
+        return self.counts[method, own]
 
 
 @pytest.fixture(scope="module")
@@ -56,59 +63,104 @@ def left(out: Path) -> list[Any]:
     found = [factors.values, {name: value for name, value in factors.found.items() if name not in TIMED}]
     for split in ("search", "validation"):
         study = optuna.load_study(study_name=split, storage=f"sqlite:///{out}/study.db")
-        found += [
-            (trial.state.name, trial.value, {name: own for name, own in trial.user_attrs.items() if name not in TIMED})
-            for trial in study.get_trials(deepcopy=False)
-        ]
+        for trial in study.get_trials(deepcopy=False):
+            record = {name: own for name, own in trial.user_attrs["record"].items() if name not in TIMED}
+            found.append((trial.state.name, trial.value, record))
     return found
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("files", [CORE, WRITES], ids=["core", "writes"])
+@pytest.mark.parametrize("own", [CORE, WRITES], ids=["core", "writes"])
 def test_a_killed_search_ends_as_if_it_had_not_been(
-    processes: Server, whole: Whole, tmp_path: Path, method: str, files: tuple[str, ...]
+    processes: Server, whole: Whole, tmp_path: Path, method: str, own: tuple[str, ...]
 ) -> None:
     """In the middle, and among the last lines."""
-    lines = whole.lines(method, files)
+    lines = whole.lines(method, own)
     for number, line in enumerate((lines // 2, lines - lines // 50)):
         out = tmp_path / str(number)
-        assert processes.search(out, method, files=files, line=line) is None
+        assert processes.search(out, method, files=own, line=line) is None
         assert processes.search(out, method) is not None
         assert left(out) == whole.end(method)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("files", [CORE, WRITES], ids=["core", "writes"])
+@pytest.mark.parametrize("own", [CORE, WRITES], ids=["core", "writes"])
 def test_searches_killed_at_random_lines(
-    processes: Server, whole: Whole, tmp_path: Path, method: str, files: tuple[str, ...]
+    processes: Server, whole: Whole, tmp_path: Path, method: str, own: tuple[str, ...]
 ) -> None:
-    """Twenty instants each; every second search is killed once more while it continues."""
+    """Ten instants each, and every second search is killed once more while it continues."""
     rng = np.random.default_rng(29)
     killed = 0
-    for number in range(20):
+    for number in range(10):
         out = tmp_path / str(number)
         for _ in range(1 + number % 2):
-            line = int(rng.integers(1, whole.lines(method, files)))
-            killed += processes.search(out, method, files=files, line=line) is None
+            line = int(rng.integers(1, whole.lines(method, own)))
+            killed += processes.search(out, method, files=own, line=line) is None
         assert processes.search(out, method) is not None
         assert left(out) == whole.end(method)
-    assert killed >= 20
+    assert killed >= 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_searches_killed_by_the_clock(processes: Server, whole: Whole, tmp_path: Path, method: str) -> None:
-    """Twenty instants; some searches are killed several times before they may end."""
+    """Twenty instants; a search is killed up to three times before it may end."""
     started = time.perf_counter()
     processes.search(tmp_path / "whole", method)
     seconds = time.perf_counter() - started
     rng = np.random.default_rng(31)
     killed = 0
-    for number in range(10):
+    for number in range(40):
         out = tmp_path / str(number)
-        for _ in range(2):
-            killed += processes.kill_after(out, method, float(rng.uniform(0, 0.7 * seconds)))
+        for _ in range(3):
+            if not processes.kill_after(out, method, float(rng.uniform(0, 0.7 * seconds))):
+                break  # it had ended
+            killed += 1
         assert processes.search(out, method) is not None
         assert left(out) == whole.end(method)
-    assert killed >= 15  # the others had ended before
+        if killed >= 20:
+            break
+    assert killed >= 20
+
+
+# The real command ----------------------------------------------------------------------------------------------------
+
+COMMAND = """search --model demo --no-chat-template --keys 3 --positions 3 --limit 3 --method bezier-ga --population 4
+--parents 2 --mutations 2 --crossovers 1 --generations 2 --finalists 1 --validation-limit 2 --test-limit 2
+--control-budget 0"""
+
+
+def run_command(out: Path, stage: str | None = None, seconds: float = 0.0) -> int:
+    """The exit status of `ropewalk search`, which is killed so long after it has announced a stage."""
+    command = [Path(sys.executable).with_name("ropewalk"), *COMMAND.split(), "--out", out]
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | one_thread
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if stage is not None and line.startswith(stage + ":"):
+                time.sleep(seconds)
+                process.kill()
+                break
+        process.stdout.read()
+    return process.returncode
+
+
+@pytest.mark.slow
+def test_the_real_command_killed_at_random_instants(tmp_path: Path) -> None:
+    """In each of its stages, the final test and its report among them; the same command continues every time."""
+    try:
+        demo_model(progress=False)
+    except RopewalkError as error:
+        pytest.skip(f"the demo model can't be had: {error}")
+    assert run_command(tmp_path / "whole") == 0
+    rng = np.random.default_rng(37)
+    stages = ("Profile", "Search", "Search", "Search", "Finalists", "Test", "Short", "Short")
+    out = tmp_path / "killed"
+    killed = [run_command(out, stage, float(rng.uniform(0, 4))) == KILLED for stage in stages]
+    assert sum(killed) >= 5  # the others had ended before
+    assert run_command(out) == 0
+    assert left(out) == left(tmp_path / "whole")
+    assert files.read_json(out / "scores.json") == files.read_json(tmp_path / "whole" / "scores.json")

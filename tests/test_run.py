@@ -17,7 +17,7 @@ from ropewalk.ledger import BASELINE
 from ropewalk.patch import apply, factors_of, remove
 from ropewalk.run import Evaluated, Scored, SearchPlan, SearchResult, Spared, Stage
 from run_faults import CANDIDATES, PROMPTS, broken, stored_settings, worse
-from small_search import POSITIONS, SPACE, CountingEvaluator, default_plan, evaluator, plan, search
+from small_search import POSITIONS, SPACE, CountingEvaluator, default_plan, evaluator, plan, search, windows_plan
 
 # What a search leaves ----------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ def test_time_ends_a_search_and_it_stays_ended(
         search(plan(seconds=60), on_search, on_validation, tmp_path)
 
 
-@pytest.mark.parametrize("small_plan", [plan, default_plan])
+@pytest.mark.parametrize("small_plan", [plan, windows_plan, default_plan])
 def test_how_many_are_scored_at_once_changes_nothing(
     tmp_path: Path, loaded: tuple[Any, Any], small_plan: Callable[..., SearchPlan]
 ) -> None:
@@ -226,14 +226,14 @@ def test_parents_are_recorded_by_their_places(uninterrupted: tuple[SearchResult,
 
 def test_each_generation_is_scored_on_its_own_records(tmp_path: Path, loaded: tuple[Any, Any]) -> None:
     """And vanilla is subtracted on the same ones."""
-    chosen, on = default_plan(racing=False), evaluator(*loaded, records=10)
+    chosen, on = windows_plan(racing=False), evaluator(*loaded, records=10)
     result = search(chosen, on, None, tmp_path)
     vanilla, method = on.score(None).log_likelihoods, copy.deepcopy(chosen.method)
     weights = np.array([0.8, 1.2]) / 2
     windows = []
     for generation in range(method.options.generations):
         members = [record for record in result.records if record.generation == generation]
-        rows = method.records(10)
+        rows = method.records(0, 10)
         assert all(record.rows == (tuple(rows),) for record in members)
         windows.append(tuple(rows))
         for record in members:
