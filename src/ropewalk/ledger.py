@@ -48,6 +48,7 @@ class Ledger:
         self.records: dict[tuple[int, int], CandidateRecord] = {}
         self.scales: tuple[float, ...] = ()
         self._first: dict[Key, CandidateRecord] = {}  # of the same factors on the same records; none that was stopped
+        self._of: dict[tuple[float | None, ...], CandidateRecord] = {}  # of the same factors, on whatever records
         self._scorer = GroupScorer(self.evaluators, short, on_event)
         for record in study.records(split).values():
             self._keep(record)
@@ -126,9 +127,7 @@ class Ledger:
 
         None if they were never scored, or were stopped in a race.
         """
-        values = self.space.factors(candidate).values
-        found = [record for (factors, _), record in self._first.items() if factors == values]
-        return min(found, key=lambda record: record.failed, default=None)
+        return self._of.get(self.space.factors(candidate).values)
 
     def best(self) -> CandidateRecord:
         """The fittest record so far; of equal ones the earliest, so the identity wins ties. Needs the baseline."""
@@ -213,8 +212,12 @@ class Ledger:
         )
         record = replace(record, found=named)
         self.records[record.generation, record.slot] = record
-        if not record.stopped:
-            self._first.setdefault(self._key(record.candidate, record.rows), record)
+        if record.stopped:
+            return
+        key = self._key(record.candidate, record.rows)
+        self._first.setdefault(key, record)
+        if key[0] not in self._of or (self._of[key[0]].failed and not record.failed):
+            self._of[key[0]] = record
 
     def _key(self, candidate: Candidate, rows: Rows) -> Key:
         return self.space.factors(candidate).values, rows

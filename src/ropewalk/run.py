@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ class _Loop:
     def finalists(self) -> list[Candidate]:
         """The method's, without the identity and those that failed or were stopped."""
         found = self.method.finalists()
-        others = [candidate for candidate in found if not self.plan.space.factors(candidate).is_identity]
-        return [candidate for candidate in others if self._is_complete(candidate)][: max(1, self.plan.finalists)]
+        others = (candidate for candidate in found if not self.plan.space.factors(candidate).is_identity)
+        return list(islice(filter(self._is_complete, others), max(1, self.plan.finalists)))
 
     def _is_complete(self, candidate: Candidate) -> bool:
         """Whether it neither failed nor was stopped; a method may propose one that was not scored itself."""
