@@ -26,7 +26,7 @@ from scipy.special import ndtr
 from ropewalk.checkpoint import load_pretrained
 from ropewalk.evaluate import Evaluator
 from ropewalk.identity import base_scheme, model_identity
-from ropewalk.objectives import Utilisation, utilisation
+from ropewalk.objectives import Part, Scores, utilisation
 from ropewalk.prompts import PromptRenderer
 from ropewalk.results import TaskResult
 from ropewalk.search.bezier_ga import BezierGA
@@ -147,12 +147,11 @@ class Bench:
             crossovers=half, generations=generations, radius=setting.radius,
             initial_probability=setting.initial_probability,
         )  # fmt: skip
-        objective = Utilisation(setting.measure, setting.weights)  # type: ignore[arg-type]
-        baseline = search.score(None)
+        part = Part(setting.measure, weights=setting.weights)  # type: ignore[arg-type]
+        baseline = scores_of(search.score(None))
         started, told = time.perf_counter(), []
         while asked := method.ask():
-            results = [search.score(space.factors(candidate)) for candidate in asked]
-            scores = [objective.fitness(r.scores, r.log_likelihoods, baseline.log_likelihoods) for r in results]
+            scores = [part.value(scores_of(search.score(space.factors(candidate))), baseline) for candidate in asked]
             method.tell(asked, scores)
             told += list(zip(scores, asked, strict=True))
         fitness, best = max(told, key=lambda pair: pair[0])
@@ -175,6 +174,10 @@ class Bench:
             "uniform": uniform.accuracy.tolist(),
             "found": found.accuracy.tolist(),
         }
+
+
+def scores_of(result: TaskResult) -> Scores:
+    return Scores(result.scores, result.log_likelihoods)
 
 
 def power(gain: np.ndarray, records: int) -> float:

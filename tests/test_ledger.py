@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from scipy.stats import sem
+from scipy.stats import t as student
 
 from ropewalk.errors import StudyError
 from ropewalk.evaluate import Evaluator
@@ -71,6 +73,11 @@ def pair(loaded: tuple[Any, Any], text: Path) -> tuple[list[Evaluator], Evaluato
 # Fitness -------------------------------------------------------------------------------------------------------------
 
 
+def beyond_noise(losses: np.ndarray) -> np.ndarray:
+    """Mean over records less Student's t times its standard error, [records, positions] -> [positions]."""
+    return losses.mean(axis=0) - student.isf(0.05, len(losses) - 1) * sem(losses, axis=0)
+
+
 def mix_oracle(on: list[Evaluator], short: Evaluator, candidate: Candidate) -> tuple[float, dict[str, float]]:
     """Fitness and penalties in plain float64, from evaluations of their own."""
     factors = SPACE.factors(candidate)
@@ -80,11 +87,11 @@ def mix_oracle(on: list[Evaluator], short: Evaluator, candidate: Candidate) -> t
     gained = (near - near_vanilla).mean(axis=0)
     gain = 2 / 3 * (0.8 * gained[0] + 1.2 * gained[1]) / 2 / near_scale
     gain += 1 / 3 * (far.mean(axis=0).min() - far_vanilla.mean(axis=0).min()) / far_scale
-    lost = {f"position @{place} of near": 2 * loss / near_scale for place, loss in zip((0, 2), -gained, strict=True)}
-    far_lost = (far_vanilla - far).mean(axis=0)
+    near_lost, far_lost = beyond_noise(near_vanilla - near), beyond_noise(far_vanilla - far)
+    lost = {f"position @{place} of near": 2 * loss / near_scale for place, loss in zip((0, 2), near_lost, strict=True)}
     lost |= {f"position @{place} of far": 2 * loss / far_scale for place, loss in zip((0, 1), far_lost, strict=True)}
-    rise = np.exp((short.score(None).log_likelihoods - short.score(factors).log_likelihoods).mean()) - 1
-    lost["short-text perplexity"] = 100 * rise
+    log_ratios = (short.score(None).log_likelihoods - short.score(factors).log_likelihoods).mean(axis=1, keepdims=True)
+    lost["short-text perplexity"] = 100 * np.expm1(beyond_noise(log_ratios)[0])
     penalties = {name: float(loss) for name, loss in lost.items() if loss > 0}
     return float(gain - sum(penalties.values())), penalties
 

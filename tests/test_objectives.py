@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import t as student
 
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import (
@@ -22,7 +24,6 @@ from ropewalk.objectives import (
     PositionFloor,
     Scores,
     ShortTextLimit,
-    Utilisation,
     position_weights,
     utilisation,
 )
@@ -94,14 +95,6 @@ def test_weights_that_make_no_sense(positions: int, weights: tuple[float, ...], 
         position_weights(positions, weights)
 
 
-def test_objectives_that_make_no_sense() -> None:
-    with pytest.raises(RopewalkError, match="no measure 'loss', expected one of: likelihood, accuracy"):
-        Utilisation("loss")  # type: ignore[arg-type]
-    for weights in ((), (0.0, 0.0), (1.0, -1.0, 1.0)):
-        with pytest.raises(RopewalkError, match="weights"):
-            Utilisation("accuracy", weights)
-
-
 # Fitness -----------------------------------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(3)
@@ -111,32 +104,27 @@ SCORES = (RNG.random((6, 4)) > 0.4).astype(np.float64)
 
 def test_fitness_of_likelihoods_is_what_is_gained_over_vanilla() -> None:
     gains = [float(np.mean(LIKELIHOODS[:, column] - VANILLA[:, column])) for column in range(4)]
-    fitness = Utilisation("likelihood").fitness(SCORES, LIKELIHOODS, VANILLA)
-    assert fitness == pytest.approx(formula(gains, 0.8, 1.0, 1.2), abs=1e-12)
-    assert Utilisation("likelihood").fitness(SCORES, VANILLA, VANILLA) == 0.0
-    assert Utilisation("likelihood").fitness(SCORES, VANILLA + 0.1, VANILLA) > 0  # higher is better
+    found, vanilla, better = (Scores(SCORES, one) for one in (LIKELIHOODS, VANILLA, VANILLA + 0.1))
+    assert Part().value(found, vanilla) == pytest.approx(formula(gains, 0.8, 1.0, 1.2), abs=1e-12)
+    assert Part().value(vanilla, vanilla) == 0.0
+    assert Part().value(better, vanilla) > 0  # higher is better
 
 
 def test_fitness_of_accuracy() -> None:
     shares = [float(np.mean(SCORES[:, column])) for column in range(4)]
-    objective = Utilisation("accuracy", (0.5, 1.0, 1.5))
-    assert objective.fitness(SCORES, LIKELIHOODS, VANILLA) == pytest.approx(formula(shares, 0.5, 1.0, 1.5))
+    part, vanilla = Part("accuracy", weights=(0.5, 1.0, 1.5)), Scores(1 - SCORES, VANILLA)
+    assert part.value(Scores(SCORES, LIKELIHOODS), vanilla) == pytest.approx(formula(shares, 0.5, 1.0, 1.5))
 
 
 @pytest.mark.parametrize("measure", ["likelihood", "accuracy"])
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_one_likelihood_that_is_not_finite_fails_the_candidate(measure: str, value: float) -> None:
+def test_one_likelihood_that_is_not_finite_fails_the_candidate(measure: Measure, value: float) -> None:
+    """And a vanilla that is not finite makes no winner: minus an infinite loss would be an infinite gain."""
     broken = LIKELIHOODS.copy()
     broken[2, 1] = value
-    assert math.isnan(Utilisation(measure).fitness(SCORES, broken, VANILLA))  # type: ignore[arg-type]
-
-
-def test_a_vanilla_that_is_not_finite_makes_no_winner() -> None:
-    """Minus an infinite loss would be an infinite gain."""
-    broken = VANILLA.copy()
-    broken[0, 0] = -math.inf
-    assert math.isnan(Utilisation("likelihood").fitness(SCORES, LIKELIHOODS, broken))
-    assert math.isfinite(Utilisation("accuracy").fitness(SCORES, LIKELIHOODS, broken))
+    pair = Scores(SCORES, broken), Scores(SCORES, VANILLA)
+    assert math.isnan(Part(measure).value(*pair))
+    assert math.isnan(Part(measure).value(*pair[::-1]))
 
 
 # Parts -------------------------------------------------------------------------------------------------------------
@@ -203,10 +191,11 @@ def test_all_but_the_worst_position_are_linear(
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_one_part_is_what_utilisation_was(measure: Measure) -> None:
-    """To the last bit: fitness of studies that exist stays comparable."""
+def test_one_part_is_its_u_to_the_last_bit(measure: Measure) -> None:
+    """No share and no scale comes in: fitness of studies that exist stays comparable."""
     found, vanilla = drawn(1), drawn(2)
-    before = Utilisation(measure).fitness(found.scores, found.log_likelihoods, vanilla.log_likelihoods)
+    gained = found.log_likelihoods - vanilla.log_likelihoods if measure == "likelihood" else found.scores
+    before = float(utilisation(gained.mean(axis=0)))
     assert Part(measure).value(found, vanilla) == before
     objective = Objective((Part(measure, share=0.3),))
     assert objective.scales([vanilla]) == (1.0,)
@@ -316,22 +305,30 @@ def test_settings_are_json_and_say_everything() -> None:
 
 
 def test_value_is_gain_less_penalties() -> None:
-    """By hand: each violation by name, at its weight and its task's scale."""
+    """By hand: each violation by name, beyond its noise, at its weight and its task's scale."""
     objective = replace(MIX, floor=PositionFloor(0.01, 10.0), short=ShortTextLimit(1.0, 100.0))
     scales, short = objective.scales(MIXED_VANILLA), (drawn(7, 3, 1), drawn(8, 3, 1))
-    fitness = objective.fitness(MIXED, MIXED_VANILLA, scales, short)
+    worse = [Scores(one.scores**2, one.log_likelihoods - 1 - one.scores) for one in MIXED]
+    ruined = Scores(short[0].scores, short[0].log_likelihoods - 20)
+    fitness = objective.fitness(worse, MIXED_VANILLA, scales, (ruined, short[1]))
     expected = {}
+
+    def least(losses: np.ndarray) -> float:
+        error = statistics.stdev(losses.tolist()) / math.sqrt(len(losses))
+        return math.fsum(losses) / len(losses) - float(student.isf(0.05, len(losses) - 1)) * error
+
     for name, measure, found, vanilla, scale in zip(
-        ("kv", "mdqa"), MEASURES, MIXED, MIXED_VANILLA, scales, strict=True
+        ("kv", "mdqa"), MEASURES, worse, MIXED_VANILLA, scales, strict=True
     ):
         for place, losses in enumerate((vanilla.measured(measure) - found.measured(measure)).T):
-            expected[f"position @{place} of {name}"] = 10 * (math.fsum(losses) / len(losses) - 0.01) / scale
-    ratio = math.exp(short[1].log_likelihoods.mean() - short[0].log_likelihoods.mean())
-    expected["short-text perplexity"] = 100 * (ratio - 1.01)
+            expected[f"position @{place} of {name}"] = 10 * (least(losses) - 0.01) / scale
+    log_ratios = (short[1].log_likelihoods - ruined.log_likelihoods)[:, 0]
+    expected["short-text perplexity"] = 100 * (math.exp(least(log_ratios)) - 1.01)
     assert fitness.penalties == pytest.approx({name: cost for name, cost in expected.items() if cost > 0})
+    assert "short-text perplexity" in fitness.penalties
     assert 0 < len(fitness.penalties) < len(expected)  # of either kind
     assert fitness.value == pytest.approx(fitness.gain - math.fsum(fitness.penalties.values()))
-    assert fitness.gain == MIX.fitness(MIXED, MIXED_VANILLA, scales).value
+    assert fitness.gain == MIX.fitness(worse, MIXED_VANILLA, scales).value
 
 
 @given(some_scores(), some_scores(), some_scores(), some_scores(), st.floats(0, 5))
@@ -343,9 +340,20 @@ def test_there_is_a_penalty_where_a_constraint_fails_and_nowhere_else(
     fitness = objective.fitness([found], [vanilla], (1.0,), (short, short_vanilla))
     assert [row["name"] for row in report] == [*(f"position @{p}" for p in range(4)), "short-text perplexity"]
     assert set(fitness.penalties) == {row["name"] for row in report if not row["holds"]}
-    assert all(row["holds"] == (row["value"] <= row["limit"]) for row in report)
+    assert all(row["holds"] == (row["value"] - row["margin"] <= row["limit"]) for row in report)
     assert all(penalty > 0 for penalty in fitness.penalties.values())
     assert fitness.value <= fitness.gain
+
+
+def test_on_one_record_the_constraints_cost_nothing() -> None:
+    """As searches see them whose candidates are scored on a record each; what is gained is still told."""
+    objective = Objective(floor=PositionFloor(), short=ShortTextLimit())
+    pair = [Scores(np.zeros((1, 3)), np.full((1, 3), level)) for level in (-5.0, -1.0)]
+    fitness = objective.fitness(pair[:1], pair[1:], (1.0,), (pair[0], pair[1]))
+    assert (fitness.value, fitness.gain, fitness.penalties) == (pytest.approx(-4.0), fitness.value, {})
+    report = objective.constraint_report(pair[:1], pair[1:], (pair[0], pair[1]))
+    assert [(row["value"], row["margin"], row["holds"]) for row in report[:3]] == [(4.0, None, True)] * 3
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
 def test_no_constraint_no_report() -> None:

@@ -2,6 +2,12 @@
 
 A constraint that is missed costs fitness in proportion to how far it is missed. Such a penalty ranks two candidates
 that both miss it, where a plain refusal would leave a search without a direction.
+
+A loss counts only as far as it is beyond the noise of the records it was measured on. A penalty looks at the positive
+part of a loss, at every position and times a weight, so of noise alone it would be large and drown every gain. What is
+held against the limit is therefore the lower end of the loss's one-sided interval at `LEVEL` (Student's t over
+records): a candidate that loses nothing is penalised at a position in about 5 % of all cases. One record says nothing
+of noise and never violates a constraint; neither does a loss that only more records could tell from noise.
 """
 
 from __future__ import annotations
@@ -20,8 +26,10 @@ Array = NDArray[np.float64]
 Measure = Literal["likelihood", "accuracy"]
 UNITS: dict[Measure, str] = {"likelihood": "nats a token", "accuracy": "accuracy"}
 
+LEVEL = 0.05  # one-sided: how often noise alone may violate a constraint
+
 SHORT_TEXT = "short-text perplexity"
-_LARGEST_LOG_RATIO = 100.0  # e^100: no candidate comes near it, and fitness stays a finite number that can be ranked
+_LARGEST_LOG_RATIO = 20.0  # e^20 times vanilla's is ruin: beyond it a difference of two rises is lost in rounding
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,10 @@ def check_paired(what: str, *given: Scores) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """How one candidate meets one constraint: `value` must not exceed `limit`, both in `unit`.
+    """How one candidate meets one constraint: `value` must not exceed `limit` by more than `margin`, all in `unit`.
 
-    cost: fitness lost for each unit beyond the limit.
+    value: as measured. margin: how much of it may be noise, see `noise_of_means`; infinite where nothing can be said.
+    cost: fitness lost for each unit beyond limit and margin.
     """
 
     name: str
@@ -86,29 +95,48 @@ class Check:
     limit: float
     value: float
     cost: float
+    margin: float = 0.0
 
     @property
     def holds(self) -> bool:
         """Whether the constraint is met; never for a value that is not finite, for then a likelihood wasn't."""
-        return math.isfinite(self.value) and self.value <= self.limit
+        return math.isfinite(self.value) and self.value - self.margin <= self.limit
 
     @property
     def penalty(self) -> float:
         """Fitness lost: 0 if the constraint holds, else > 0 or NaN."""
-        return 0.0 if self.holds else self.cost * (self.value - self.limit)
+        return 0.0 if self.holds else self.cost * (self.value - self.margin - self.limit)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; the value is None where it is not a finite number."""
-        value = self.value if math.isfinite(self.value) else None
-        return {"name": self.name, "unit": self.unit, "limit": self.limit, "value": value, "holds": self.holds}
+        """As JSON; value and margin are None where they are not finite numbers."""
+        value, margin = (number if math.isfinite(number) else None for number in (self.value, self.margin))
+        told = {"name": self.name, "unit": self.unit, "limit": self.limit, "value": value, "margin": margin}
+        return {**told, "holds": self.holds}
+
+
+def noise_of_means(losses: Array) -> Array:
+    """How far means over records may exceed 0 by noise, for losses [records, columns] -> [columns].
+
+    Student's t quantile (one-sided, `LEVEL`, records - 1 degrees of freedom) times the standard error over records;
+    infinite for a single record, which has no standard error. 0 where all records lose the same: so 2 to 4 records of a
+    0/1 metric can exceed the level, when all of them happen to change alike.
+    """
+    records, columns = losses.shape
+    if records < 2:
+        return np.full(columns, math.inf)
+    from scipy.special import stdtrit  # here, for the objectives are read where scipy must not be loaded
+
+    with np.errstate(invalid="ignore"):  # a failed candidate's likelihoods
+        error = losses.std(axis=0, ddof=1) / math.sqrt(records)
+    return np.asarray(float(stdtrit(records - 1, 1 - LEVEL)) * error)
 
 
 @dataclass(frozen=True)
 class PositionFloor:
-    """No gold position falls below vanilla by more than epsilon.
+    """No gold position falls below vanilla by more than epsilon and what may be noise.
 
     epsilon: in the unit of a task's measure, nats a token or accuracy; in a mix the same number for every task.
-    weight: what a loss beyond epsilon at one position costs, as a multiple of that loss, whatever a task's share of a
+    weight: what a loss beyond both at one position costs, as a multiple of that loss, whatever a task's share of a
     mix. At the default of 10 it pays only where the weighted mean of all positions rises by ten times as much.
     """
 
@@ -122,20 +150,24 @@ class PositionFloor:
     def checks(self, found: Scores, vanilla: Scores, measure: Measure, task: str = "", scale: float = 1) -> list[Check]:
         """One a position, named "position @4 of kv": its value is vanilla's mean over records minus the candidate's.
 
-        scale: the unit of fitness, in that of the measure; the limit and the value are not divided by it.
+        Its margin is the noise of that mean of paired losses. scale: the unit of fitness, in that of the measure;
+        limit, value and margin are not divided by it.
         """
-        losses = (vanilla.measured(measure) - found.measured(measure)).mean(axis=0)
-        positions = vanilla.positions or range(len(losses))
+        losses = vanilla.measured(measure) - found.measured(measure)
+        positions = vanilla.positions or range(losses.shape[1])
         names = [f"position @{position} of {task}" if task else f"position @{position}" for position in positions]
         unit, cost = f"{UNITS[measure]} below vanilla", self.weight / scale
-        return [Check(name, unit, self.epsilon, float(loss), cost) for name, loss in zip(names, losses, strict=True)]
+        return [
+            Check(name, unit, self.epsilon, float(loss), cost, float(noise))
+            for name, loss, noise in zip(names, losses.mean(axis=0), noise_of_means(losses), strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class ShortTextLimit:
-    """The perplexity of short texts rises by at most `percent` of vanilla's.
+    """The perplexity of short texts rises by at most `percent` of vanilla's and what may be noise.
 
-    weight: fitness lost as a multiple of the ratio of perplexities beyond the limit. At the default of 100 each per
+    weight: fitness lost as a multiple of the ratio of perplexities beyond both. At the default of 100 each per
     cent too much costs 1: a nat a token, the whole range of an accuracy or, in a mix, one spread of vanilla's.
     """
 
@@ -147,13 +179,22 @@ class ShortTextLimit:
         _check_number("the short-text limit's weight", self.weight, "what a perplexity ratio 1 too large costs")
 
     def check(self, found: Scores, vanilla: Scores) -> Check:
-        """Of the same short texts, each of which counts the same, whatever its length.
+        """Of the same short texts, each of which counts the same, whatever its length; a record is one text.
 
-        Its value is the rise in per cent, 100·(exp(mean NLL found − mean NLL vanilla) − 1), negative for a fall.
+        Its value is the rise in per cent, 100·(exp(mean NLL found − mean NLL vanilla) − 1), negative for a fall. Its
+        margin is from there down to the rise at the lower end of the mean's one-sided interval over texts, so that the
+        test is one of the log ratio, which unlike the ratio is a mean.
         """
-        log_ratio = float((vanilla.log_likelihoods - found.log_likelihoods).mean())  # NLL is minus the log-likelihood
-        rise = 100 * math.expm1(min(log_ratio, _LARGEST_LOG_RATIO)) if math.isfinite(log_ratio) else math.nan
-        return Check(SHORT_TEXT, "% above vanilla", self.percent, rise, self.weight / 100)
+        # NLL is minus the log-likelihood; where one text has several positions, they are not independent
+        log_ratios = (vanilla.log_likelihoods - found.log_likelihoods).mean(axis=1, keepdims=True)
+        mean, noise = float(log_ratios.mean()), float(noise_of_means(log_ratios)[0])
+        margin = math.inf if math.isinf(noise) else _rise(mean) - _rise(mean - noise)
+        return Check(SHORT_TEXT, "% above vanilla", self.percent, _rise(mean), self.weight / 100, margin)
+
+
+def _rise(log_ratio: float) -> float:
+    """Per cent by which a ratio is above 1, from its logarithm; NaN if that is not finite."""
+    return 100 * math.expm1(min(log_ratio, _LARGEST_LOG_RATIO)) if math.isfinite(log_ratio) else math.nan
 
 
 def _check_number(name: str, value: float, meaning: str, *, zero: bool = False) -> None:

@@ -34,7 +34,6 @@ __all__ = [
     "PositionFloor",
     "Scores",
     "ShortTextLimit",
-    "Utilisation",
     "position_weights",
     "utilisation",
 ]
@@ -78,35 +77,6 @@ def utilisation(accuracy: ArrayLike, weights: Sequence[float] = DEFAULT_WEIGHTS)
     """U of accuracies [..., positions] -> [...]. Linear, so it may be given likelihoods as well."""
     values = np.asarray(accuracy, dtype=np.float64)
     return np.asarray(values @ position_weights(values.shape[-1], weights))
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """The objective U over one of two measures.
-
-    measure "likelihood": mean log-probability per answer token minus vanilla's on the same prompt, so vanilla scores
-    0 and the unit is nats a token. measure "accuracy": the mean of the task's metric, in [0, 1].
-    """
-
-    measure: Measure = "likelihood"
-    weights: tuple[float, ...] = DEFAULT_WEIGHTS
-
-    def __post_init__(self) -> None:
-        _check_choice("measure", self.measure, get_args(Measure))
-        position_weights(len(self.weights), self.weights)
-
-    def fitness(
-        self, scores: NDArray[np.float64], log_likelihoods: NDArray[np.float64], vanilla: NDArray[np.float64]
-    ) -> float:
-        """Fitness of one candidate from arrays [records, positions]; `vanilla` holds vanilla's log-likelihoods.
-
-        NaN if a log-likelihood is not finite, whatever the measure: such a candidate has failed, and failed ones rank
-        last. Vanilla's must be finite too where they are subtracted.
-        """
-        if not np.isfinite(log_likelihoods).all() or (self.measure == "likelihood" and not np.isfinite(vanilla).all()):
-            return float("nan")
-        measured = log_likelihoods - vanilla if self.measure == "likelihood" else scores
-        return float(utilisation(measured.mean(axis=0), self.weights))
 
 
 @dataclass(frozen=True)
@@ -280,9 +250,10 @@ class Objective:
     def constraint_report(
         self, found: Sequence[Scores], vanilla: Sequence[Scores], short: tuple[Scores, Scores] | None = None
     ) -> list[dict[str, Any]]:
-        """Every constraint, met or not, on the scores given, as JSON: name, unit, limit, value, and whether it holds.
+        """Every constraint, met or not, on the scores given, as JSON: name, unit, limit, value, margin, holds.
 
-        It says what was measured; whether a loss within the limit is significant is for a test to say.
+        One holds where its value is beyond the limit by no more than the margin, which may be noise: None for a single
+        record, of which nothing can be said.
         """
         return [check.to_dict() for check in self._checks(found, vanilla, [1.0] * len(self.parts), short)]
 
