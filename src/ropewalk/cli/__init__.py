@@ -25,6 +25,7 @@ app = App(
 )
 for verb, function, summary in (
     ("demo", "demo", "The whole road once on a small real model: profile, search, test. About 8 minutes on two cores."),
+    ("mend", "mend", "All of it for those who just want it mended: profile, search, test, a checkpoint, one page."),
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),

@@ -1,0 +1,246 @@
+"""`ropewalk mend`: doctor, profile, search, test, and a checkpoint that carries the factors, in one command."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from ropewalk import files
+from ropewalk.cli.mix import TaskMix
+from ropewalk.cli.options import JsonFile, ModelOptions, described, number
+from ropewalk.cli.search_options import SearchOptions
+from ropewalk.errors import StudyError
+
+if TYPE_CHECKING:
+    from ropewalk.cli.mend_profile import Profiler
+    from ropewalk.cli.work import Asked
+    from ropewalk.export.checkpoint import CheckpointPlan
+
+BUDGET = 20_000  # the size at which the search methods were compared with each other
+# Nats a token. Over the 33 tokens of a UUID it is a third of a nat: few answers are that near to the edge. Likelihoods
+# of vanilla spread by 0.06 over prompts, and a position's mean difference over 24 validation records has a standard
+# error of 0.001 to 0.009 (SmolLM2, 10 keys, factors of two strengths). So a smaller limit could hardly be told from 0,
+# and 0 would forbid factors that give up a trifle at one end for the middle.
+MAX_POSITION_LOSS = 0.01
+SEARCH, MODEL, PROFILE, SUMMARY = "search", "model", "profile.json", "SUMMARY.md"  # in the directory
+
+if TYPE_CHECKING:
+    Mended = ModelOptions
+else:  # the same options, of which only the model may stand without its name
+    _hints = get_type_hints(ModelOptions, include_extras=True)
+    _fields = [
+        (entry.name, _hints[entry.name], field(default=entry.default, kw_only=entry.name != "model"))
+        for entry in fields(ModelOptions)
+    ]
+    Mended = Parameter(name="*")(
+        make_dataclass("Mended", _fields, bases=(ModelOptions,), frozen=True, namespace={"__module__": __name__})
+    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MendOptions:
+    """How long, how strictly, and whether at all."""
+
+    budget: Annotated[int, number("Candidate·prompt evaluations of the search.")] = BUDGET
+    time: Annotated[float | None, described("Minutes of scoring, after which no further candidates begin.")] = None
+    max_position_loss: Annotated[float, described("What a position may lose, in nats a token.")] = MAX_POSITION_LOSS
+    validation_limit: Annotated[int, number("Validation records of each task, each at every position.")] = 24
+    test_limit: Annotated[int, number("Test records of each task, each at every position.")] = 100
+    control_budget: Annotated[
+        int | None,
+        number("Evaluations to find the best uniform factor, and the best line. Default: a tenth of the search's."),
+    ] = None
+    anyway: Annotated[bool, described("Search even if the profile shows no U.", negative="")] = False
+
+    def search(self) -> SearchOptions:
+        """As options of a search by the default method."""
+        names = ("budget", "time", "max_position_loss", "validation_limit", "test_limit", "control_budget")
+        return SearchOptions(**{name: getattr(self, name) for name in names})
+
+
+def mend(
+    model: Mended,
+    *,
+    task: TaskMix | None = None,
+    options: MendOptions | None = None,
+    out: Annotated[Path, described("Directory; the same command continues what is there.")] = Path("runs/mend"),
+    config: Annotated[Path | None, described("A TOML file with any of these options; the command line overrides.")] = (
+        None
+    ),
+    json: JsonFile = None,
+    dry_run: Annotated[bool, described("Say what would run, how long and in how much memory.", negative="")] = False,
+) -> None:
+    """Profile a model, search factors that mend its middle, test them, and write a checkpoint that carries them.
+
+    Example: ropewalk mend Qwen/Qwen2.5-0.5B-Instruct --out mended
+    """
+    from ropewalk.cli import console
+    from ropewalk.cli.mend_profile import Profiler
+    from ropewalk.export.checkpoint import plan_checkpoint
+    from ropewalk.patch import remove
+
+    asked, settings = task or TaskMix(), options or MendOptions()
+    settings.search().check()
+    asked.tasks()  # reads what was said of them: a mistake is said before a model is loaded
+    loaded, tokenizer = model.load()
+    remove(loaded)  # a checkpoint's own factors are not what the search starts from
+    console.output().print(_doctor(loaded))
+    plan = plan_checkpoint(loaded, out / MODEL)
+    plan.check_space()
+    profiler = Profiler(model, loaded, tokenizer, asked)
+    if dry_run:
+        _say(profiler, settings, plan, out)
+        return
+    with _held(out):
+        left = _run(profiler, settings, out)
+    if json:
+        files.write_json(json, left)
+
+
+def _doctor(model: Any) -> str:
+    """That the model is supported, in a line; `UnsupportedModelError` says why it is not."""
+    from ropewalk.cli import console
+    from ropewalk.identity import model_identity
+    from ropewalk.patch import layer_reports
+
+    with console.working("Checking every layer"):
+        reports = layer_reports(model)
+    identity, rotary = model_identity(model), sum(report.kind == "rotary" for report in reports)
+    return f"{identity['name']} ({identity['model_type']}): supported, {rotary} of {len(reports)} layers are rotary"
+
+
+def _run(profiler: Profiler, options: MendOptions, out: Path) -> dict[str, Any]:
+    """All that comes after the doctor. Returns what `--json` writes."""
+    from ropewalk.cli import console
+    from ropewalk.cli.workflow import search_and_test
+
+    screen = console.output()
+    profile = _profile(profiler, out)
+    screen.print(profile["sentence"])
+    if not profile["u"] and not options.anyway:
+        return {"profile": profile, "verdict": None, "checkpoint": None, "result": None}
+    work = _asked(profiler, options, profile["tasks"]).work(profiler.model, profiler.tokenizer)
+    result = search_and_test(work, out / SEARCH)
+    return _finish(profiler.model, profile, result, out)
+
+
+def _profile(profiler: Profiler, out: Path) -> dict[str, Any]:
+    """The profile: the one that is there if it was made with the same settings, else a new one, which is written.
+
+    Raises `StudyError` if the directory holds the search of another model or of other tasks.
+    """
+    path, settings = out / PROFILE, profiler.settings()
+    if path.exists():
+        kept = files.read_json(path)
+        if isinstance(kept, dict) and kept.get("settings") == settings:
+            return kept
+        if (out / SEARCH / "study.db").exists():
+            raise StudyError(
+                f"{out}: was made with other settings ({', '.join(_differing(kept, settings))}). Give the same ones to "
+                "continue, or another --out"
+            )
+    profile = {"settings": settings, **profiler.run()}
+    files.write_json(path, profile)
+    return profile
+
+
+def _differing(kept: Any, settings: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, each with its old and new value."""
+    old, new = _flat(kept.get("settings", {}) if isinstance(kept, dict) else {}), _flat(settings)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in names]
+
+
+def _flat(document: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(document, Mapping):
+        return {name: document}
+    return {
+        key: value
+        for own, content in document.items()
+        for key, value in _flat(content, f"{name}.{own}".lstrip(".")).items()
+    }
+
+
+def _asked(profiler: Profiler, options: MendOptions, tasks: Any) -> Asked:
+    """The search as `ropewalk search` would be told."""
+    from ropewalk.cli.mend_profile import search_mix
+    from ropewalk.cli.work import Asked
+
+    mix = search_mix(profiler.asked, tasks)
+    return Asked.of(profiler.options, options.search(), {}, mix.tasks(), mix.seed)
+
+
+def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write the checkpoint, if the test is not against it, and the page; say where they are."""
+    from ropewalk.cli import console
+    from ropewalk.cli.mend_summary import CARRIES, HEADS, judge, page, serving_line
+    from ropewalk.export.checkpoint import write_checkpoint
+    from ropewalk.factors import ScalingFactors
+
+    factors = ScalingFactors.load(out / SEARCH / "factors.json")
+    verdict = judge(result, factors.is_identity)
+    checkpoint = out / MODEL if verdict in CARRIES else None
+    if checkpoint is not None:
+        for leftover in out.glob(f".{MODEL}.partial-*"):  # of a run that was killed here: the lock is ours
+            shutil.rmtree(leftover, ignore_errors=True)
+        with console.working(f"Writing the checkpoint to {checkpoint}"):
+            write_checkpoint(model, factors, checkpoint)
+    files.write_text(out / SUMMARY, page(profile, result, verdict, checkpoint, out))
+    screen = console.output()
+    screen.print(f"{HEADS[verdict]}.", style="bold")
+    screen.print(f"On one page: {out / SUMMARY}")
+    if checkpoint is not None:
+        screen.print("To use it:")
+        screen.print(f"  {serving_line(checkpoint)}", soft_wrap=True, markup=False)
+    return {
+        "profile": profile,
+        "verdict": verdict,
+        "checkpoint": None if checkpoint is None else checkpoint.as_posix(),
+        "result": result,
+    }
+
+
+def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Path) -> None:
+    """What would run: by the profile that is there, else by the size that a profile would begin with."""
+    from ropewalk.cli import console
+    from ropewalk.cli.dry_run import say
+    from ropewalk.cli.mend_profile import RECORDS
+
+    kept = files.read_json(out / PROFILE) if (out / PROFILE).exists() else {}
+    is_same = isinstance(kept, dict) and kept.get("settings") == profiler.settings()
+    tasks = kept["tasks"] if is_same else profiler.planned()
+    screen = console.output()
+    if not is_same:
+        screen.print(f"First a profile on {RECORDS} records; only where it shows a U, and at the size that does:")
+    where = "shared with the model's" if plan.shares_disk else "copied"
+    asked = _asked(profiler, options, tasks)
+    screen.print(f"A checkpoint in the end: {plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
+    say(asked, asked.work(profiler.model, profiler.tokenizer), profiler.model, profiler.tokenizer)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """The directory, for this command alone until it ends."""
+    import filelock
+
+    if out.exists() and not out.is_dir():
+        raise StudyError(f"{out}: is a file, expected a folder; use another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(out / ".mend.lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise StudyError(f"{out}: another process is mending here; wait for it, or use another --out") from None
+    except OSError as error:
+        raise StudyError(f"{out}: can't be written ({error.strerror or error}); use another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()

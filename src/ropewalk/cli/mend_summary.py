@@ -1,0 +1,192 @@
+"""SUMMARY.md: on one page what `ropewalk mend` found, what it cost, how to use it and how to undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ropewalk.cli.estimate import seconds
+from ropewalk.cli.outcome import LABELS, constraint_sentence
+from ropewalk.comparison import ALPHA, metric_words
+
+Figures = Mapping[str, Any]
+Verdict = Literal["mended", "likelier", "mixed", "unproven", "worse", "vanilla"]
+
+HEADS: dict[Verdict, str] = {
+    "mended": "Mended: better on records that the search has not seen, and nowhere worse outside the noise",
+    "likelier": "Right answers become likelier outside the noise, but the share of them does not change measurably",
+    "mixed": "Mixed: some of it is better and some of it worse, both outside the noise; look at the table before use",
+    "unproven": "Not proven: on records that the search has not seen the difference is within the noise",
+    "worse": "Not mended: on records that the search has not seen the factors are worse, so there is no checkpoint",
+    "vanilla": "Not mended: nothing that was tried beats the model as it is, so there is no checkpoint",
+}
+CARRIES: tuple[Verdict, ...] = ("mended", "likelier", "mixed", "unproven")  # of which a checkpoint is written
+
+
+def judge(result: Figures, is_identity: bool) -> Verdict:
+    """What the test says: averages over the positions and each position, of every task, by score and by likelihood.
+
+    Averages count from p < 0.05 on, positions where they are worse after Holm's correction: a model that lost its tail
+    is not mended, whatever its average.
+    """
+    if is_identity:
+        return "vanilla"
+    gains = [block["gain"]["factors"] for block in result["tasks"].values()]
+    scores, likelihoods = ([_sign(gain[key]) for gain in gains] for key in ("average", "average_log_likelihood"))
+    worse = -1 in (*scores, *likelihoods) or any(map(_lost_positions, gains))
+    if 1 not in (*scores, *likelihoods):
+        return "worse" if worse else "unproven"
+    if worse:
+        return "mixed"
+    return "mended" if 1 in scores else "likelier"
+
+
+def serving_line(checkpoint: Path) -> str:
+    """The line of Python that loads the mended model."""
+    return f'from ropewalk import load_pretrained; model, tokenizer = load_pretrained("{checkpoint.as_posix()}")'
+
+
+def page(profile: Figures, result: Figures, verdict: Verdict, checkpoint: Path | None, out: Path) -> str:
+    """The page, as Markdown."""
+    name = result["provenance"]["model"]["name"]
+    lines = [f"# {name}: {verdict}", "", f"{HEADS[verdict]}.", "", result["sentence"], ""]
+    lines += [f"Before the search: {profile['sentence']}", ""]
+    for task, block in result["tasks"].items():
+        lines += [*_positions(task, block, verdict), ""]
+    lines += [*_remarks(result), *_use(checkpoint, name), "", *_cost(result), ""]
+    lines += [
+        f"All figures: `{(out / 'search' / 'result.json').as_posix()}`; "
+        "beside it every score, the factors, pictures and the study.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sign(row: Figures) -> int:
+    """1 for a significant gain, -1 for a significant loss, else 0, also where something is not finite."""
+    if row["p"] is None or row["p"] >= ALPHA:
+        return 0
+    return 1 if row["difference"] > 0 else -1
+
+
+def _lost_positions(gain: Figures) -> list[int]:
+    """The gold positions that are significantly worse, by score or by likelihood."""
+    likelihoods = [row["difference"] for row in gain["log_likelihood"]]
+    likelihood_p = gain["log_likelihood_p_holm"] or [1.0] * len(likelihoods)
+    return [
+        position
+        for position, score, p, likelihood, other_p in zip(
+            gain["positions"], gain["accuracy"], gain["accuracy_p_holm"], likelihoods, likelihood_p, strict=True
+        )
+        if (score < 0 and p < ALPHA) or (likelihood is not None and likelihood < 0 and other_p < ALPHA)
+    ]
+
+
+def _positions(task: str, block: Figures, verdict: Verdict) -> Iterator[str]:
+    """The table of a task: vanilla and mended by position, with what the simple controls reach on average."""
+    vanilla, factors, gain = block["vanilla"], block["factors"], block["gain"]["factors"]
+    keys = f", {block['task']['keys']} keys" if block["task"].get("keys") else ""
+    metric = metric_words(vanilla["metric"])
+    yield f"## {task}{keys}: {metric} in % [95 % interval], {vanilla['records']} test records at each position"
+    yield ""
+    if verdict == "vanilla":
+        yield "| position | vanilla |"
+        yield "|---|---|"
+        for row, position in enumerate(block["positions"]):
+            yield f"| @{position} | {_percent(vanilla, row)} |"
+        yield f"| average | {_average(vanilla)} |"
+        return
+    yield "| position | vanilla | mended | points | p (Holm) | log-likelihood, nats/token | p (Holm) |"
+    yield "|---|---|---|---|---|---|---|"
+    likelihood_p = gain["log_likelihood_p_holm"] or [None] * len(block["positions"])
+    for row, position in enumerate(block["positions"]):
+        cells = [_percent(vanilla, row), _percent(factors, row), f"{100 * gain['accuracy'][row]:+.1f}"]
+        cells += [_p(gain["accuracy_p_holm"][row]), _number(gain["log_likelihood"][row]["difference"])]
+        yield f"| @{position} | {' | '.join(cells)} | {_p(likelihood_p[row])} |"
+    for label, key in (("average", "average"), ("U", "utilisation")):
+        score, likelihood = gain[key], gain[f"{key}_log_likelihood"]
+        cells = [_average(vanilla, key), _average(factors, key), _points(score["difference"]), _p(score["p"])]
+        cells += [_number(likelihood["difference"]), _p(likelihood["p"])]
+        yield f"| {label} (p not corrected) | {' | '.join(cells)} |"
+    over = [arm for arm in LABELS if arm in block["factors_over"] and arm != "vanilla"]
+    controls = [f"{LABELS[arm]} {100 * block[arm]['average']:.1f} %" for arm in over]
+    if controls:
+        yield ""
+        yield f"One factor or a line instead, on average: {', '.join(controls)}."
+
+
+def _remarks(result: Figures) -> Iterator[str]:
+    """Warnings and constraints, a list."""
+    several = len(result["tasks"]) > 1
+    found = [
+        f"- Warning{f' ({task})' if several else ''}: {finding['name']}: {finding['message']}."
+        for task, block in result["tasks"].items()
+        for finding in block["warnings"]
+    ]
+    checks = result["constraints"]
+    missed = [f"- {constraint_sentence(check)}" for check in checks if not check["holds"]]
+    if checks and not missed:
+        missed = [f"- No position of a task is measurably more below vanilla than {checks[0]['limit']:g} {_unit(checks[0])}."]
+    if found or missed:
+        yield from ["## Warnings and constraints", "", *found, *missed, ""]
+
+
+def _unit(check: Figures) -> str:
+    return str(check["unit"]).removesuffix(" below vanilla")
+
+
+def _use(checkpoint: Path | None, name: str) -> Iterator[str]:
+    yield "## Use and undo"
+    yield ""
+    if checkpoint is None:
+        yield f"There is nothing to use: keep {name} as it is."
+        return
+    yield "```python"
+    yield serving_line(checkpoint)
+    yield "```"
+    yield ""
+    yield (
+        f"The checkpoint in `{checkpoint.as_posix()}` is {name} with one more entry in its config.json, "
+        "`rope_layer_factors`; its weights are the same, to the bit. "
+        "Plain transformers ignores that entry without a word."
+    )
+    yield ""
+    yield (
+        "To undo: load the original, or this one with `load_pretrained(…, apply_factors=False)`; in a running program "
+        "`ropewalk.remove(model)` gives the original outputs back, to the bit."
+    )
+
+
+def _cost(result: Figures) -> Iterator[str]:
+    where, versions = result["provenance"], result["provenance"]["versions"]
+    spent = ", ".join(f"{stage} {count:,}" for stage, count in where["evaluations"].items())
+    packages = ", ".join(f"{package} {versions[package]}" for package in ("ropewalk", "torch", "transformers"))
+    yield from ["## Cost", ""]
+    yield (
+        f"Prompts scored: {spent}; {sum(where['tokens'].values()) / 1e6:.1f} million tokens. Scoring the candidates "
+        f"took {seconds(where['search_seconds'])} on {where['device']} ({where['dtype']}). Seed {where['seed']}, "
+        f"{packages}."
+    )
+
+
+def _percent(block: Figures, row: int) -> str:
+    low, high = block["interval"][row]
+    return f"{100 * block['accuracy'][row]:.0f} [{100 * low:.0f}–{100 * high:.0f}]"
+
+
+def _average(block: Figures, key: str = "average") -> str:
+    low, high = block[f"{key}_interval"]
+    return f"{100 * block[key]:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
