@@ -20,9 +20,11 @@ from ropewalk.results import PERPLEXITY_METRIC
 
 SCHEMA = "ropewalk.mend-profile/1"
 SIZES = (3, 5, 10, 20, 40, 75, 140, 300)  # keys; at least 3, for a middle
-USUAL = 75  # keys to begin with: hard for models of up to some billion parameters, within a context of 8k
+# Keys to begin with. 75 are hard for models of up to some billion parameters, within a context of 8k. A CPU takes days
+# to search on prompts of that length, so there it is as many as a small model finds hard, unless --keys says more.
+USUAL, USUAL_ON_CPU = 75, 10
 RECORDS = 50  # at each position: the standard error of ends minus middle is then at most 0.07
-FIRST_LOOK = 8  # records; where none of their answers is right, 50 would say the same, and cost six times as much
+FIRST_LOOK = 4  # records: where none of their 20 answers is right, 50 would show next to nothing either
 NEAR = 0.1  # all positions below it: too hard; all above 1 - NEAR: too easy
 ANSWER = 64  # tokens of room for an answer
 SPARE = 0.03  # of a prompt's length: records differ by a little
@@ -54,12 +56,15 @@ class Profiler:
         tried: every task that was scored, with its figures. tasks: `--task` texts to search on, null where the user
         named them. u: whether a task shows a U, or may. sentence: what came of it.
         """
+        tasks: tuple[str, ...] | None = None
+        beside: list[dict[str, Any]] = []
         with StageProgress() as progress:
             if self.asked.task or self.asked.data or self.asked.option:
-                rows = [self._profile(_name(one.choice), one.choice, progress, one.name) for one in self.asked.tasks()]
-                tasks, beside, deciding = None, [], rows
+                rows = [self._profile(one.choice, progress) for one in self.asked.tasks()]
+                deciding = rows
             else:
-                rows = walk(self._sizes(), lambda keys: self._profile(f"kv, {keys} keys", self._kv(keys), progress))
+                sizes = self._sizes()
+                rows = walk(sizes, self._start(sizes), lambda keys: self._profile(self._kv(keys), progress))
                 tasks, beside = self._mix(rows[-1], progress)
                 deciding = rows[-1:]
         shown = any(row["verdict"] in ("U", "open") for row in deciding)
@@ -84,7 +89,14 @@ class Profiler:
 
     def planned(self) -> tuple[str, ...]:
         """`--task` texts of the size that a profile begins with."""
-        return self._texts(start(self._sizes()))
+        return self._texts(self._start(self._sizes()))
+
+    def _start(self, sizes: Sequence[int]) -> int:
+        """The size to begin with."""
+        from ropewalk.provenance import provenance
+
+        on_cpu = provenance(self.model)["device_type"] == "cpu"
+        return max((keys for keys in sizes if keys <= (USUAL_ON_CPU if on_cpu else USUAL)), default=sizes[0])
 
     def _sizes(self) -> list[int]:
         """The numbers of keys that the positions allow and the model's context takes; --keys leaves one."""
@@ -106,8 +118,9 @@ class Profiler:
     def _kv(self, keys: int) -> TaskChoice:
         return TaskChoice("kv", keys, self.asked.positions, limit=self.asked.limit, seed=self.asked.seed)
 
-    def _profile(self, name: str, choice: TaskChoice, progress: StageProgress, task: str = "kv") -> dict[str, Any]:
+    def _profile(self, choice: TaskChoice, progress: StageProgress) -> dict[str, Any]:
         """The figures of vanilla on a task, and what they say of it."""
+        name = choice.task if choice.keys is None else f"{choice.task}, {choice.keys} keys"
         records = min(choice.limit or RECORDS, RECORDS)
         evaluator = self.options.evaluator(self.model, self.tokenizer, choice.make(records), "search")
         first = evaluator.part(range(min(FIRST_LOOK, len(evaluator.records))))
@@ -118,7 +131,7 @@ class Profiler:
             figures = evaluator.score(None, on_progress=progress.advance).summary()
         return {
             "name": name,
-            "task": task,
+            "keys": choice.keys,
             "verdict": judge(figures),
             "positions": list(evaluator.task.positions),
             "figures": figures,
@@ -130,7 +143,7 @@ class Profiler:
         Beside the keys a needle in a text of about the same length, so that no format is learnt by heart. Where it does
         not fit, or tells nothing because all or none of its answers are right, half as many keys.
         """
-        keys = int(chosen["name"].split()[1])
+        keys = int(chosen["keys"])
         if chosen["verdict"] not in ("U", "no U"):
             return self._texts(keys), []
         needle = self._needle(keys)
@@ -138,8 +151,7 @@ class Profiler:
             return self._texts(keys), []
         options = tuple(f"{name}={value}" for name, value in needle.items() if name != "task")
         choice = TaskChoice("needle", option=options, limit=self.asked.limit, seed=self.asked.seed)
-        name = f"needle, {needle['lengths']} words"
-        row = self._profile(name, choice, progress, "needle")
+        row = self._profile(choice, progress)
         return self._texts(keys, needle if row["verdict"] in ("U", "no U") else None), [row]
 
     def _texts(self, keys: int, partner: dict[str, Any] | None = None) -> tuple[str, ...]:
@@ -172,9 +184,9 @@ class Profiler:
         return int(len(renderer.render_all(first)[0].ids) * (1 + SPARE)) + ANSWER
 
 
-def walk(sizes: Sequence[int], profile: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Profile from the usual size on: down while it is too hard, up while it is too easy; never back again."""
-    place = sizes.index(start(sizes))
+def walk(sizes: Sequence[int], start: int, profile: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Profile from one of the sizes on: down while it is too hard, up while it is too easy; never back again."""
+    place = sizes.index(start)
     tried: list[dict[str, Any]] = []
     towards = 0
     while True:
@@ -184,11 +196,6 @@ def walk(sizes: Sequence[int], profile: Callable[[int], dict[str, Any]]) -> list
         if step == 0 or step == -towards or not 0 <= place + step < len(sizes):
             return tried
         towards, place = step, place + step
-
-
-def start(sizes: Sequence[int]) -> int:
-    """The size to begin with."""
-    return max((keys for keys in sizes if keys <= USUAL), default=sizes[0])
 
 
 def judge(figures: dict[str, Any]) -> Verdict:
@@ -224,10 +231,6 @@ def _sentence(rows: Sequence[dict[str, Any]], shown: bool) -> str:
 
 def _percents(row: dict[str, Any]) -> str:
     return " ".join(f"{100 * value:.0f}" for value in row["figures"]["accuracy"]) + " %"
-
-
-def _name(choice: TaskChoice) -> str:
-    return choice.task if choice.keys is None else f"{choice.task}, {choice.keys} keys"
 
 
 def _places(positions: str) -> int:

@@ -127,7 +127,8 @@ def _remarks(result: Figures) -> Iterator[str]:
     checks = result["constraints"]
     missed = [f"- {constraint_sentence(check)}" for check in checks if not check["holds"]]
     if checks and not missed:
-        missed = [f"- No position of a task is measurably more below vanilla than {checks[0]['limit']:g} {_unit(checks[0])}."]
+        limit = f"{checks[0]['limit']:g} {_unit(checks[0])}"
+        missed = [f"- No position of a task is measurably more than {limit} below vanilla."]
     if found or missed:
         yield from ["## Warnings and constraints", "", *found, *missed, ""]
 
