@@ -207,7 +207,7 @@ def main() -> None:
     runs.add_argument("--validation", type=int, default=48, help="records, each at every position")
     runs.add_argument("--test", type=int, default=200, help="records, each at every position")
     runs.add_argument("--chat-template", action="store_true", help="default: the bare completion prompt")
-    runs.add_argument("--at-once", type=int, default=8, help="candidates scored together")
+    runs.add_argument("--at-once", type=int, default=16, help="candidates scored together")
     runs.add_argument("--shard", default="0/1")
     runs.add_argument("--device")
     shown = verbs.add_parser("table")

@@ -139,7 +139,7 @@ class SearchOptions:
             objective,
             self.finalists,
             racing=kind.RACING if self.racing is None else self.racing,
-            at_once=8 if provenance(model)["device_type"] == "cuda" else 1,
+            at_once=16 if provenance(model)["device_type"] == "cuda" else 1,
             budget=self.budget,
             seconds=None if self.time is None else 60 * self.time,
         )
