@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 AMPLITUDES = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the prior, as multiples of the noise
-PASSES = 3  # of reweighting in the first fit: the noise depends on the fitted values; a later fit knows them nearly
+PASSES = 2  # of reweighting: the noise depends on the fitted values
 NOISE_SHARE = 0.7  # of the spread within groups that is noise at a fitness of 0
 NOISE_GROWTH = 0.8  # standard deviation of the noise for each unit of fitness below 0
 JITTER = 1e-6
@@ -61,10 +61,9 @@ class AdditiveModel:
             return
         features, values = self._features(factors[finite]), scores[finite]
         members = np.unique(np.asarray(groups)[finite], return_inverse=True)[1].astype(np.int64)
-        passes = 1 if self.noise else PASSES
         self.noise = _spread_within(values, members)
         fitted = features @ self.posterior.mean
-        for _ in range(passes):
+        for _ in range(PASSES):
             deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
             information, projected = self._information(features, values, members, deviation**-2)
             found = [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
@@ -83,11 +82,14 @@ class AdditiveModel:
             mean = mean - caution * np.sqrt((inverse**2).sum(axis=0))
         return self._highest(mean)
 
-    def sample(self, rng: np.random.Generator) -> Array:
-        """The best factors, [layers], of functions drawn from the posterior (Thompson sampling)."""
+    def sample(self, rng: np.random.Generator, exploration: float = 1.0) -> Array:
+        """The best factors, [layers], of functions drawn from the posterior (Thompson sampling).
+
+        exploration: the drawn deviations from the mean are multiplied with it.
+        """
         drawn = rng.standard_normal(len(self.posterior.mean))
         deviation = linalg.solve_triangular(self.posterior.cholesky, drawn, lower=True, trans="T")
-        return self._highest(self.posterior.mean + deviation)
+        return self._highest(self.posterior.mean + exploration * deviation)
 
     def _highest(self, functions: Array) -> Array:
         rows = functions.reshape(self.layers, len(self.nodes))

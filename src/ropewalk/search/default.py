@@ -8,7 +8,7 @@ known to be bad is not tried again, what is uncertain is tried often, and the gu
 A candidate is scored on very few records, another few for every `share` candidates: for a model of all candidates, more
 of them are worth more than better known ones. What is proposed in the end is no candidate that was scored but the
 model's optimum, with more and less caution, and on half the way; validation chooses among them and vanilla.
-docs/search.md has the measurements behind each of these.
+docs/results.md has the measurements behind each of these.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Options:
     sigma: float = option(0.07, "Standard deviation of the factors in the first generation.")
     length: float = option(0.15, "Distance between factors over which a layer's effect changes.")
     records: int = option(1, "Records of each task that a candidate is scored on.")
-    share: int = option(8, "Candidates that are scored on the same records.")
+    share: int = option(16, "Candidates that are scored on the same records.")
+    exploration: float = option(0.5, "How far guesses stray from what is known, in its standard deviations.")
 
 
 class Default(SearchMethod):
@@ -68,6 +69,8 @@ class Default(SearchMethod):
         for name in ("sigma", "length"):
             if not 0 < getattr(own, name) < math.inf:
                 raise RopewalkError(f"{name} is {getattr(own, name)}, expected a number > 0")
+        if not 0 <= own.exploration < math.inf:
+            raise RopewalkError(f"exploration is {own.exploration}, expected a number >= 0")
 
     @property
     def candidates_in_all(self) -> int:
@@ -100,7 +103,7 @@ class Default(SearchMethod):
 
     def _draw(self, rng: np.random.Generator) -> Candidate:
         if self.generation:
-            return self.space.layerwise(self.model.sample(rng))
+            return self.space.layerwise(self.model.sample(rng, self.options.exploration))
         random = 1 + self.options.sigma * rng.standard_normal(len(self.space.scaled_layers))
         return self.space.layerwise(np.clip(random, self.space.low, self.space.high))
 
