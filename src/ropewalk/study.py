@@ -250,7 +250,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _to_trial(record: CandidateRecord) -> Any:
-    """The record as an Optuna trial, all of it in one attribute: a row of the store each would take three times as long.
+    """The record as an Optuna trial, all of it in one attribute: one row of the store each would take thrice as long.
 
     The control points of a curve are its parameters too, for Optuna's dashboard to draw.
     """
