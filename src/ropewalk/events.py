@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ropewalk.constraints import Scores
 from ropewalk.study import CandidateRecord
 
 
@@ -31,6 +32,13 @@ class Spared:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What vanilla scores on each task's search records is known; `found` has one entry a task."""
+
+    found: tuple[Scores, ...]
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A candidate of the search was evaluated; `best` is the best fitness so far."""
 
@@ -38,5 +46,5 @@ class Evaluated:
     best: float
 
 
-Event = Stage | Scored | Spared | Evaluated
+Event = Stage | Scored | Spared | Baseline | Evaluated
 OnEvent = Callable[[Event], None]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import RopewalkError
-from ropewalk.events import Evaluated, Event, OnEvent, Scored, Spared, Stage
+from ropewalk.events import Baseline, Evaluated, Event, OnEvent, Scored, Spared, Stage
 from ropewalk.factors import ScalingFactors
 from ropewalk.heldout import final_test
 from ropewalk.ledger import Ledger, Member
@@ -25,6 +25,7 @@ from ropewalk.search.space import Candidate
 from ropewalk.study import CandidateRecord, open_study
 
 __all__ = [
+    "Baseline",
     "Evaluated",
     "Event",
     "Examples",
@@ -130,6 +131,7 @@ class _Loop:
         planned = planned_prompts(self.plan, self.ledger.all_rows, self.ledger.cost)
         self.on_event(Stage("Search", max(0, planned - self.ledger.evaluations)))
         self.ledger.score_baseline()
+        self.on_event(Baseline(self.ledger.vanilla))
         if not (self.ledger.study.directory / FACTORS).exists():
             self.write(self._written, self._best)
         while candidates := self.method.ask():

@@ -13,7 +13,7 @@ from rich.console import Console
 from ropewalk.cli import console
 from ropewalk.cli.live import SearchView, bars
 from ropewalk.constraints import Scores
-from ropewalk.events import Evaluated, Scored, Spared, Stage
+from ropewalk.events import Baseline, Evaluated, Scored, Spared, Stage
 from ropewalk.objectives import Objective, Part
 from ropewalk.run import Examples, search
 from ropewalk.search.space import SearchSpace
@@ -34,7 +34,7 @@ def record(fitness: float, likelihood: float, rows: tuple[int, ...] = ALL, **mor
 def view(part: Part | None = None, generations: int | None = 3) -> SearchView:
     shown = SearchView(Objective((part or Part(name="kv"),)), generations)
     shown.on_event(Stage("Search", 100))
-    shown.objective(Objective((part or Part(name="kv"),))).scales([VANILLA])
+    shown.on_event(Baseline((VANILLA,)))
     return shown
 
 
@@ -83,12 +83,6 @@ def test_the_generation_never_exceeds_their_number() -> None:
     shown = view(generations=2)
     shown.on_event(Evaluated(record(0.3, -2.0, generation=2), 0.3))  # the last mean of the default method
     assert shown.headline().startswith("generation 2 of 2")
-
-
-def test_the_objective_that_is_watched_is_the_same() -> None:
-    plain = Objective((Part(name="kv"),))
-    assert view().objective(plain).settings() == plain.settings()
-    assert view().objective(plain).scales([VANILLA]) == plain.scales([VANILLA])
 
 
 def test_only_the_search_has_bars() -> None:

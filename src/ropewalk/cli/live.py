@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 from rich.console import RenderableType
@@ -14,25 +13,13 @@ from rich.text import Text
 from ropewalk.cli.console import StageProgress, follow
 from ropewalk.cli.interrupt import SEARCH
 from ropewalk.constraints import Array, Measure, Scores
-from ropewalk.events import Evaluated, Event, Stage
+from ropewalk.events import Baseline, Evaluated, Event, Stage
 from ropewalk.objectives import Objective
 from ropewalk.study import CandidateRecord
 
 BAR = 20  # characters of the longest bar
 LAST = 32  # candidates that are averaged where none has seen all records
 SCALES: dict[Measure, tuple[float, str, int]] = {"likelihood": (1.0, "nats/token", 4), "accuracy": (100.0, "points", 1)}
-
-
-@dataclass(frozen=True)
-class WatchedObjective(Objective):
-    """The same objective, which tells what vanilla scores: a search takes its scales from that, also a resumed one."""
-
-    on_vanilla: Callable[[Sequence[Scores]], None] = field(default=lambda scores: None, compare=False)
-
-    def scales(self, vanilla: Sequence[Scores]) -> tuple[float, ...]:
-        """As `Objective.scales`."""
-        self.on_vanilla(vanilla)
-        return super().scales(vanilla)
 
 
 class SearchView(StageProgress):
@@ -51,14 +38,12 @@ class SearchView(StageProgress):
         super().__init__()
         self._follow = follow(self)
 
-    def objective(self, objective: Objective) -> WatchedObjective:
-        """The objective to search with, so that the view knows vanilla."""
-        return WatchedObjective(objective.parts, objective.floor, objective.short, self._on_vanilla)
-
     def on_event(self, event: Event) -> None:
         """Take in an event of a run."""
         self._follow(event)
-        if isinstance(event, Evaluated) and self._name == SEARCH:
+        if isinstance(event, Baseline) and self._name == SEARCH:
+            self._vanilla = event.found[0]
+        elif isinstance(event, Evaluated) and self._name == SEARCH:
             self._take(event.record, event.best)
             self.remark(self.headline())
         elif isinstance(event, Stage) and event.name != SEARCH:
@@ -110,10 +95,6 @@ class SearchView(StageProgress):
             raise ValueError("vanilla's scores are not known yet")
         vanilla = self._vanilla.rows(record.rows[0]).measured(self._part.measure)
         return np.asarray((record.found[0].measured(self._part.measure) - vanilla).mean(axis=0))
-
-    def _on_vanilla(self, vanilla: Sequence[Scores]) -> None:
-        if self._name == SEARCH:
-            self._vanilla = vanilla[0]
 
 
 def bars(differences: dict[int, float], measure: Measure, whose: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +107,7 @@ def _run(work: Work, out: Path, view: SearchView, on_event: OnEvent) -> Outcome:
     for name, evaluator in zip(work.names, work.test.tasks, strict=True):
         on_event(Stage(_of("Profile", name, work), len(evaluator.examples)))
         vanilla.append(evaluator.score(None, on_progress=scored))
-    watched = replace(work.plan, objective=view.objective(work.plan.objective))
-    found = search(watched, work.search, work.validation, out, on_event=on_event)
+    found = search(work.plan, work.search, work.validation, out, on_event=on_event)
     searches = {
         name: search(
             plan, on, None, _folder(out, name), on_event=_renamed(on_event, "Search", LABELS[name].capitalize())
