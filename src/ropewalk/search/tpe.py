@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ropewalk.options import option
-from ropewalk.search.base import SearchMethod, Told, at_least
-from ropewalk.search.space import Candidate, SearchSpace
+from ropewalk.search import random
+from ropewalk.search.base import Told
+from ropewalk.search.space import Candidate
 
 if TYPE_CHECKING:
     import optuna
@@ -26,33 +27,19 @@ REDRAWS = 20  # a sample whose factors were seen is redrawn so often; then the g
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(random.Options):
     """How the study is sampled."""
 
     population: int = option(16, "Candidates of a generation: sampled without knowing of one another's fitness.")
     generations: int = option(40, "Generations.")
 
 
-class Tpe(SearchMethod):
-    """Optuna's `TPESampler` in batches; see `Options`. The identity comes first."""
+class Tpe(random.Random):
+    """Optuna's `TPESampler` in batches; see `Options`. The identity comes first, and no factors come twice."""
 
     name: ClassVar[str] = "tpe"
     OPTIONS: ClassVar[type] = Options
     options: Options
-
-    def __init__(self, space: SearchSpace, seed: int = 0, **options: object) -> None:
-        self._seen: set[tuple[float | None, ...]] = set()  # factors of all that were born
-        super().__init__(space, seed, **options)
-
-    def check(self) -> None:
-        """Raise `RopewalkError` for options that can't be meant."""
-        at_least(1, population=self.options.population, generations=self.options.generations)
-        at_least(0, seed=self.seed)
-
-    @property
-    def candidates_in_all(self) -> int:
-        """Candidates of a whole run, the identity among them."""
-        return self.options.population * self.options.generations
 
     def born(self) -> list[Candidate]:
         """Samples with factors not seen before, as many as the space still holds; the identity before all others."""
@@ -63,13 +50,13 @@ class Tpe(SearchMethod):
         with _quiet():
             study = self._study()
             while len(members) < self.options.population:
-                candidate = self._new(study)
+                candidate = self._sampled(study)
                 if candidate is None:
                     break
                 members.append(candidate)
         return members
 
-    def _new(self, study: optuna.Study) -> Candidate | None:
+    def _sampled(self, study: optuna.Study) -> Candidate | None:
         """A sample with new factors; None where all redraws are in vain. Trials stay open, for the sampler to avoid."""
         for _ in range(REDRAWS):
             candidate = self._candidate(study.ask(self._distributions()).params)
