@@ -87,8 +87,7 @@ def mend(
     from ropewalk.patch import remove
 
     asked, settings = task or TaskMix(), options or MendOptions()
-    settings.search().check()
-    asked.tasks()  # reads what was said of them: a mistake is said before a model is loaded
+    _check(asked, settings)
     loaded, tokenizer = model.load()
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
     console.output().print(_doctor(loaded))
@@ -102,6 +101,17 @@ def mend(
         left = _run(profiler, settings, out)
     if json:
         files.write_json(json, left)
+
+
+def _check(asked: TaskMix, options: MendOptions) -> None:
+    """Raise `RopewalkError` for what can't be meant, and for files that can't be read, before a model is loaded."""
+    from ropewalk.cli.mend_profile import names_tasks
+
+    search, tasks = options.search(), asked.tasks()
+    search.check()
+    search.target(tasks)
+    for one in tasks if names_tasks(asked) else ():
+        one.choice.make(1)
 
 
 def _doctor(model: Any) -> str:

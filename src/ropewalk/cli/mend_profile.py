@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ropewalk.cli.console import StageProgress
 from ropewalk.cli.mix import TaskMix
 from ropewalk.cli.options import ModelOptions, TaskChoice, parse_positions
+from ropewalk.constraints import Measure
 from ropewalk.errors import DataError
 from ropewalk.findings import no_u_to_mend
 from ropewalk.results import PERPLEXITY_METRIC
@@ -59,7 +60,7 @@ class Profiler:
         tasks: tuple[str, ...] | None = None
         beside: list[dict[str, Any]] = []
         with StageProgress() as progress:
-            if self.asked.task or self.asked.data or self.asked.option:
+            if names_tasks(self.asked):
                 rows = [self._profile(one.choice, progress) for one in self.asked.tasks()]
                 deciding = rows
             else:
@@ -116,13 +117,13 @@ class Profiler:
         return sizes
 
     def _kv(self, keys: int) -> TaskChoice:
-        return TaskChoice("kv", keys, self.asked.positions, limit=self.asked.limit, seed=self.asked.seed)
+        return TaskChoice("kv", keys, self.asked.positions, seed=self.asked.seed)
 
-    def _profile(self, choice: TaskChoice, progress: StageProgress) -> dict[str, Any]:
-        """The figures of vanilla on a task, and what they say of it."""
-        name = choice.task if choice.keys is None else f"{choice.task}, {choice.keys} keys"
-        records = min(choice.limit or RECORDS, RECORDS)
-        evaluator = self.options.evaluator(self.model, self.tokenizer, choice.make(records), "search")
+    def _profile(self, choice: TaskChoice, progress: StageProgress, search_by: Measure | None = None) -> dict[str, Any]:
+        """The figures of vanilla on a task, and what they say of it. search_by: likelihood generates no answers."""
+        name = ", ".join([choice.task, *([] if choice.keys is None else [f"{choice.keys} keys"]), *choice.option])
+        made = choice.make(RECORDS)
+        evaluator = self.options.evaluator(self.model, self.tokenizer, made, "search", search_by=search_by)
         first = evaluator.part(range(min(FIRST_LOOK, len(evaluator.records))))
         progress.stage(f"Profile {name}", len(first.examples))
         figures = first.score(None, on_progress=progress.advance).summary()
@@ -150,8 +151,8 @@ class Profiler:
         if needle is None:
             return self._texts(keys), []
         options = tuple(f"{name}={value}" for name, value in needle.items() if name != "task")
-        choice = TaskChoice("needle", option=options, limit=self.asked.limit, seed=self.asked.seed)
-        row = self._profile(choice, progress)
+        choice = TaskChoice("needle", option=options, seed=self.asked.seed)
+        row = self._profile(choice, progress, search_by="likelihood")
         return self._texts(keys, needle if row["verdict"] in ("U", "no U") else None), [row]
 
     def _texts(self, keys: int, partner: dict[str, Any] | None = None) -> tuple[str, ...]:
@@ -182,6 +183,11 @@ class Profiler:
         )
         first = choice.make(1).examples("search")[0]
         return int(len(renderer.render_all(first)[0].ids) * (1 + SPARE)) + ANSWER
+
+
+def names_tasks(asked: TaskMix) -> bool:
+    """Whether the user says what to search on; --keys alone only says how many."""
+    return bool(asked.task or asked.data or asked.option)
 
 
 def walk(sizes: Sequence[int], start: int, profile: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
