@@ -95,9 +95,11 @@ def _serve(model: Path) -> None:
     import filelock  # noqa: F401
     from optuna.storages import RDBStorage  # noqa: F401
 
-    from small_search import load, search_with
+    from small_search import PLANS, load, search_with
 
     loaded = load(model)
+    for make, _ in PLANS.values():
+        make()  # its modules
     for request in sys.stdin:
         out, method, files, line = json.loads(request)
         reading, writing = os.pipe()
