@@ -175,7 +175,7 @@ class _Loop:
             model=self.settings["model"],
             base=self.settings["base"],
             found={
-                "candidate": candidate.to_json(),
+                **candidate.to_json(),
                 "fitness": fitness,
                 "evaluations": self.ledger.evaluations,
                 "seconds": round(self.ledger.seconds, 1),

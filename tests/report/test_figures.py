@@ -96,9 +96,11 @@ def test_the_factor_axis_holds_every_factor_between_round_numbers(factors: list[
     assert 3 <= len(grid) <= 10
 
 
-def test_factors_made_by_hand_have_no_control_points(tmp_path: Path) -> None:
-    _, labels, _ = draw(tmp_path / "hand.svg", {"found": ScalingFactors([1.1, 0.9])})
+@pytest.mark.parametrize("found", [{}, {"control_points": [[0.0, 1.0], [1.0, 1.0]], "offsets": [0.1, -0.1]}])
+def test_factors_off_any_curve_have_no_control_points(tmp_path: Path, found: dict) -> None:
+    _, labels, svg = draw(tmp_path / "hand.svg", {"found": ScalingFactors([1.1, 0.9], found=found)})
     assert not [label for label in labels if "order" in label]
+    assert "control points" not in svg
 
 
 def test_colours_are_of_the_colour_blind_safe_set_and_the_ground_is_white(tmp_path: Path) -> None:

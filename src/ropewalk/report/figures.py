@@ -134,7 +134,7 @@ def _factors(factors: Mapping[str, ScalingFactors], names: list[str]) -> alt.Lay
     handles = alt.Chart(alt.InlineData(values=control)).encode(x=x, y=y, color=_colour(names))
     polygon = handles.mark_line(strokeWidth=1, strokeDash=[4, 4], opacity=0.8).encode(order="order:O")
     ends = handles.mark_point(fill="white", shape="circle", size=80, strokeWidth=1.5, opacity=1)
-    note = "dashed: control points of the curve; dotted: s = 1, the model as trained"
+    note = ("dashed: control points of the curve; " if control else "") + "dotted: s = 1, the model as trained"
     return _titled(alt.LayerChart(layer=[trained, polygon, line, points, ends]), "Scaling factor by layer", note)
 
 
@@ -146,10 +146,10 @@ def _grid(low: float, high: float) -> list[float]:
 
 
 def _control_rows(name: str, scaling: ScalingFactors) -> Rows:
-    """The control points at the layers of their depth; none if the factors don't say them."""
+    """The control points at the layers of their depth; none if the factors don't say them or left the curve."""
     found = scaling.found
     given = found.get("control_points")
-    if not given:
+    if not given or found.get("offsets"):
         return []
     method = found.get("method")
     space = method.get("space", {}) if isinstance(method, dict) else {}
