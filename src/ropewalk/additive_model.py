@@ -26,6 +26,7 @@ PASSES = 2  # of reweighting: the noise depends on the fitted values
 NOISE_SHARE = 0.7  # of the spread within groups that is noise at a fitness of 0
 NOISE_GROWTH = 0.8  # standard deviation of the noise for each unit of fitness below 0
 JITTER = 1e-6
+ROUNDING = 1e-12  # a spread of scores as small as that is none
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class AdditiveModel:
         self.noise = _spread_within(values, members)
         fitted = features @ self.posterior.mean
         for _ in range(PASSES):
-            deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
-            information, projected = self._information(features, values, members, deviation**-2)
-            found = [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
+            found = self._posteriors(features, values, members, fitted)
             self.posterior = max(found, key=lambda posterior: posterior.evidence)
             fitted = features @ self.posterior.mean
 
@@ -92,8 +91,10 @@ class AdditiveModel:
         return self._highest(self.posterior.mean + exploration * deviation)
 
     def _highest(self, functions: Array) -> Array:
-        rows = functions.reshape(self.layers, len(self.nodes))
-        return np.asarray(self.nodes[rows.argmax(axis=1)])
+        """The node of each layer's highest value; of equal ones the nearest to 1, for where nothing is known."""
+        order = np.argsort(np.abs(self.nodes - 1), kind="stable")
+        rows = functions.reshape(self.layers, len(self.nodes))[:, order]
+        return np.asarray(self.nodes[order[rows.argmax(axis=1)]])
 
     def _features(self, factors: Array) -> Array:
         """Weights of linear interpolation, [N, layers · nodes]."""
@@ -105,6 +106,12 @@ class AdditiveModel:
         if len(self.nodes) > 1:
             np.put_along_axis(features, left[..., None] + 1, share[..., None], axis=2)
         return features.reshape(len(factors), -1)
+
+    def _posteriors(self, features: Array, values: Array, members: Integers, fitted: Array) -> list[Posterior]:
+        """The posterior under each of the amplitudes, the noise being that of the fitted values, [N]."""
+        deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
+        information, projected = self._information(features, values, members, deviation**-2)
+        return [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
 
     def _information(self, features: Array, values: Array, members: Integers, weights: Array) -> tuple[Array, Array]:
         """What the scores say of the functions, the groups' offsets (of the noise's size) integrated out."""
@@ -134,8 +141,11 @@ class AdditiveModel:
 
 def _spread_within(values: Array, members: Integers) -> float:
     """Robust standard deviation of the scores around their group's median; never 0."""
-    medians = np.array([np.median(values[members == group]) for group in range(int(members.max()) + 1)])
+    counts = np.bincount(members)
+    firsts = np.cumsum(counts) - counts
+    ordered = values[np.lexsort((values, members))]  # group by group, each in ascending order
+    medians = (ordered[firsts + (counts - 1) // 2] + ordered[firsts + counts // 2]) / 2
     alone = len(medians) > len(values) / 2  # groups of one have no spread within
     centred = np.abs(values - (np.median(values) if alone else medians[members]))
     spread = 1.4826 * float(np.median(centred[centred > 0])) if (centred > 0).any() else 0.0
-    return spread if spread > 0 else max(float(np.abs(values).mean()), JITTER)
+    return spread if spread > ROUNDING else max(float(np.abs(values).mean()), JITTER)

@@ -131,7 +131,8 @@ class Default(SearchMethod):
             return []
         best = self.model.best()
         steps = [best, self.model.best(0.5), 1 + (best - 1) / 2, self.model.best(1.0)]
-        return list(dict.fromkeys(self.space.layerwise(factors) for factors in steps))
+        failed = {candidate for candidate, score in self.told if math.isnan(score)}
+        return [one for one in dict.fromkeys(map(self.space.layerwise, steps)) if one not in failed]
 
     def estimate(self, candidate: Candidate) -> float:
         """The fitness that the model expects."""
