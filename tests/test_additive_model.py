@@ -174,6 +174,20 @@ def test_a_draw_is_the_best_one_as_often_as_the_posterior_says(exploration: floa
     assert share == pytest.approx(expected, abs=0.025)
 
 
+def test_draws_know_that_functions_depend_on_each_other() -> None:
+    """Two layers that were only ever changed together: where one is guessed to gain, the other is guessed to lose."""
+    nodes = np.array([0.9, 1.0, 1.1])
+    model = AdditiveModel(2, nodes, LENGTH)
+    factors = np.resize([[0.9, 1.1], [1.0, 1.0], [1.1, 0.9]], (60, 2))
+    model.fit(factors, np.repeat(np.resize([0.01, -0.01], 20), 3), [0] * 60)
+    rng = np.random.default_rng(1)
+    guesses = rng.multivariate_normal(model.posterior.mean, covariance_of(model.posterior), 20000)
+    expected = np.bincount(guesses.reshape(-1, 2, 3).argmax(axis=2) @ [3, 1], minlength=9) / 20000
+    draws = np.searchsorted(nodes, [model.sample(rng) for _ in range(5000)])
+    np.testing.assert_allclose(np.bincount(draws @ [3, 1], minlength=9) / 5000, expected, atol=0.03)
+    assert expected[[0, 8]].sum() > 1.3 * expected[[2, 6]].sum()  # changed in the same direction, against each other
+
+
 def test_draws_come_from_the_generator_and_without_exploration_are_the_optimum() -> None:
     factors, groups = drawn(60), np.arange(60) // 4
     model = AdditiveModel(LAYERS, NODES, LENGTH)
