@@ -366,11 +366,14 @@ def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(mended: Path, roomy
 @pytest.mark.slow
 def test_the_demo_model(demo_path: Path, tmp_path: Path) -> None:
     """Really rotary, really answering: with the least budget, and whatever the verdict on so few records."""
-    limits = ["--limit", "4", "--validation-limit", "4", "--test-limit", "4", "--budget", "800"]
+    limits = ["--limit", "4", "--validation-limit", "4", "--test-limit", "4", "--budget", "700"]
     out, told = tmp_path / "out", tmp_path / "json"
-    more = ["--anyway", "--control-budget", "0", "--keys", "5", "--out", out, "--json", told]
+    more = ["--anyway", "--control-budget", "0", "--keys", "3", "--out", out, "--json", told]
     assert ropewalk("mend", demo_path, *limits, *more) == 0
     content = read(told)
-    assert content["profile"]["tried"][0]["figures"]["average"] > 0
+    first, *needle = content["profile"]["tried"]
+    assert first["figures"]["records"] == 50
+    assert first["figures"]["average"] > 0.1
+    assert [row["name"].split(",")[0] for row in needle] == ["needle"] * (first["verdict"] == "U")
     assert (out / "SUMMARY.md").exists()
     assert (out / "model" / "config.json").exists() == (content["verdict"] not in ("vanilla", "worse"))

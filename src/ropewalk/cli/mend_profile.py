@@ -142,12 +142,11 @@ class Profiler:
         """`--task` texts of the mix, and what was profiled for it.
 
         Beside the keys a needle in a text of about the same length, so that no format is learnt by heart. Where it does
-        not fit, or tells nothing because all or none of its answers are right, half as many keys.
+        not fit, or tells nothing because all or none of its answers are right, or the search may not come, half as many
+        keys.
         """
         keys = int(chosen["keys"])
-        if chosen["verdict"] not in ("U", "no U"):
-            return self._texts(keys), []
-        needle = self._needle(keys)
+        needle = self._needle(keys) if chosen["verdict"] == "U" else None
         if needle is None:
             return self._texts(keys), []
         options = tuple(f"{name}={value}" for name, value in needle.items() if name != "task")

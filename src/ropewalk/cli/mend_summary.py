@@ -54,7 +54,7 @@ def page(profile: Figures, result: Figures, verdict: Verdict, checkpoint: Path |
     lines += [f"Before the search: {profile['sentence']}", ""]
     for task, block in result["tasks"].items():
         lines += [*_positions(task, block, verdict), ""]
-    lines += [*_remarks(result), *_use(checkpoint, name), "", *_cost(result), ""]
+    lines += [*_remarks(result, verdict), *_use(checkpoint, name), "", *_cost(result), ""]
     lines += [
         f"All figures: `{(out / 'search' / 'result.json').as_posix()}`; "
         "beside it every score, the factors, pictures and the study.",
@@ -116,15 +116,15 @@ def _positions(task: str, block: Figures, verdict: Verdict) -> Iterator[str]:
         yield f"One factor or a line instead, on average: {', '.join(controls)}."
 
 
-def _remarks(result: Figures) -> Iterator[str]:
-    """Warnings and constraints, a list."""
+def _remarks(result: Figures, verdict: Verdict) -> Iterator[str]:
+    """Warnings and constraints, a list; vanilla can't miss a constraint."""
     several = len(result["tasks"]) > 1
     found = [
         f"- Warning{f' ({task})' if several else ''}: {finding['name']}: {finding['message']}."
         for task, block in result["tasks"].items()
         for finding in block["warnings"]
     ]
-    checks = result["constraints"]
+    checks = [] if verdict == "vanilla" else result["constraints"]
     missed = [f"- {constraint_sentence(check)}" for check in checks if not check["holds"]]
     if checks and not missed:
         limit = f"{checks[0]['limit']:g} {_unit(checks[0])}"
