@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -88,6 +89,10 @@ class Default(SearchMethod):
         """Random candidates at first, then the best ones under guesses of the model; all of different factors."""
         if self.generation >= self.options.generations:
             return []
+        with _one_thread():
+            return self._distinct_members()
+
+    def _distinct_members(self) -> list[Candidate]:
         seen: set[tuple[float | None, ...]] = set()
         members = []
         for index in range(self.options.population):
@@ -112,7 +117,8 @@ class Default(SearchMethod):
         for slot, (candidate, _) in enumerate(told):
             self._factors.append(self._vector(candidate))
             self._groups.append(self._group(self.generation, slot))
-        self.model.fit(np.array(self._factors), np.array([score for _, score in self.told]), self._groups)
+        with _one_thread():
+            self.model.fit(np.array(self._factors), np.array([score for _, score in self.told]), self._groups)
 
     def records(self, slot: int, available: int) -> list[int]:
         """The next records for every `share` candidates, from the first ones again after the last."""
@@ -148,3 +154,11 @@ class Default(SearchMethod):
 
 
 METHOD = Default
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """One thread for linear algebra: for matrices as small as these, more of them wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    return limits
