@@ -103,7 +103,9 @@ def constraint_sentence(check: Mapping[str, Any]) -> str:
     """Whether a constraint holds on the test records, with its figures."""
     value = "not finite" if check["value"] is None else f"{check['value']:+.3g}"
     holds = "holds" if check["holds"] else "does NOT hold"
-    return f"Constraint {check['name']}: {holds} on the test ({value} {check['unit']}, limit {check['limit']:g})."
+    noise = "too few records to tell" if check["margin"] is None else f"noise {check['margin']:.2g}"
+    figures = f"{value} {check['unit']}, limit {check['limit']:g}, {noise}"
+    return f"Constraint {check['name']}: {holds} on the test ({figures})."
 
 
 def _sentence(outcome: Outcome, summary: Mapping[str, Any]) -> str:
