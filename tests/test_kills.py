@@ -89,7 +89,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(
 def test_searches_killed_at_random_lines(
     processes: Server, whole: Whole, tmp_path: Path, method: str, own: tuple[str, ...]
 ) -> None:
-    """Ten instants each, and every second search is killed once more while it continues."""
+    """Six searches each, and every second one is killed once more while it continues."""
     rng = np.random.default_rng(29)
     killed = 0
     for number in range(6):
@@ -99,7 +99,7 @@ def test_searches_killed_at_random_lines(
             killed += processes.search(out, method, files=own, line=line) is None
         assert processes.search(out, method) is not None
         assert left(out) == whole.end(method)
-    assert killed >= 10
+    assert killed >= 6
 
 
 @pytest.mark.slow
