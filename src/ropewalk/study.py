@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ropewalk.constraints import Scores
 from ropewalk.errors import StudyError
+from ropewalk.locks import held
 from ropewalk.race import Rows
 from ropewalk.search.space import Candidate
 
@@ -96,9 +97,8 @@ def open_study(directory: Path, settings: dict[str, Any]) -> Iterator[Study]:
     (the message is the difference), if another process drives the study, if the folder can't be written, or if the file
     is no study of ours.
     """
-    lock = _lock(directory)
     path = directory / "study.db"
-    try:
+    with held(directory, "study.lock"):
         document = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         with _as_study_error(path, "can't be opened as a study", "move it away, or use another --out"):
             if path.exists():
@@ -107,27 +107,6 @@ def open_study(directory: Path, settings: dict[str, Any]) -> Iterator[Study]:
                 _create(path, document)
         with _storage(path) as storage:
             yield _open(path, storage, document)
-    finally:
-        lock.release()
-
-
-def _lock(directory: Path) -> Any:
-    """The acquired lock of a run directory, which is made if need be."""
-    import filelock
-
-    if directory.exists() and not directory.is_dir():
-        raise StudyError(f"{directory}: is a file, expected a folder; use another --out")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(directory / "study.lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise StudyError(
-            f"{directory}: another process is running this search; wait for it, or use another --out"
-        ) from None
-    except OSError as error:
-        raise StudyError(f"{directory}: can't be written ({error.strerror or error}); use another --out") from None
-    return lock
 
 
 def _create(path: Path, document: dict[str, Any]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -16,6 +15,7 @@ from ropewalk.cli.mix import TaskMix
 from ropewalk.cli.options import JsonFile, ModelOptions, described, number
 from ropewalk.cli.search_options import SearchOptions
 from ropewalk.errors import StudyError
+from ropewalk.locks import held
 
 if TYPE_CHECKING:
     from ropewalk.cli.mend_profile import Profiler
@@ -97,7 +97,7 @@ def mend(
     if dry_run:
         _say(profiler, settings, plan, out)
         return
-    with _held(out):
+    with held(out, ".mend.lock", "mending here"):
         left = _run(profiler, settings, out)
     if json:
         files.write_json(json, left)
@@ -233,24 +233,3 @@ def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Pa
     asked = _asked(profiler, options, tasks)
     screen.print(f"A checkpoint in the end: {plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
     say(asked, asked.work(profiler.model, profiler.tokenizer), profiler.model, profiler.tokenizer)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """The directory, for this command alone until it ends."""
-    import filelock
-
-    if out.exists() and not out.is_dir():
-        raise StudyError(f"{out}: is a file, expected a folder; use another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(out / ".mend.lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise StudyError(f"{out}: another process is mending here; wait for it, or use another --out") from None
-    except OSError as error:
-        raise StudyError(f"{out}: can't be written ({error.strerror or error}); use another --out") from None
-    try:
-        yield
-    finally:
-        lock.release()

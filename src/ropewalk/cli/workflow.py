@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from ropewalk.cli.interrupt import GracefulStop
 from ropewalk.cli.live import SearchView
 from ropewalk.cli.outcome import LABELS, show, summarise, write
 from ropewalk.cli.work import CONTROLS, Work
-from ropewalk.errors import StudyError
+from ropewalk.locks import held
 
 if TYPE_CHECKING:
     from ropewalk.events import Event, OnEvent
@@ -76,22 +76,12 @@ def search_and_test(work: Work, out: Path) -> dict[str, Any]:
 @contextmanager
 def _held(work: Work, out: Path) -> Iterator[None]:
     """The run directory, for this command alone until it ends. Raises `StudyError` where it can't be continued."""
-    import filelock
-
     from ropewalk.run import check_run
 
     check_run(work.plan, work.search, work.validation, out)
     for name, (plan, on) in work.controls.items():
         check_run(plan, on, None, _folder(out, name))
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(filelock.FileLock(out / "run.lock", timeout=0))  # a search locks its study only
-        except filelock.Timeout:
-            raise StudyError(
-                f"{out}: another process is running this search; wait for it, or use another --out"
-            ) from None
-        except OSError as error:
-            raise StudyError(f"{out}: can't be written ({error.strerror or error}); use another --out") from None
+    with held(out, "run.lock"):  # a search locks its study only
         yield
 
 
