@@ -58,6 +58,15 @@ class Arm:
 
 OURS = {"records": 96}
 CLASSIC = {"generations": MANY}
+WHOLE = {
+    "population": 18,
+    "parents": 12,
+    "mutations": 16,
+    "crossovers": 4,
+    "mutation_probability": 0.4,
+    "generations": 21,
+}  # 418 candidates; on 40 records at 5 positions, the paper's whole search
+WHOLE_OURS = WHOLE | {"initial_factor": 1.0}
 
 ARMS: dict[str, Arm] = {
     "default": Arm("default", **OURS),
@@ -67,6 +76,10 @@ ARMS: dict[str, Arm] = {
     "smooth-cma": Arm("smooth-cma", **OURS),
     "paper": Arm("paper", CLASSIC, measure="accuracy", records=40),
     "paper, our bounds": Arm("paper", CLASSIC | {"initial_factor": 1.0}, OUR_BOUNDS, 40, "accuracy"),
+    "paper, whole": Arm("paper", WHOLE, {}, 40, "accuracy", budget=4.5),
+    "paper, whole, racing": Arm("paper", WHOLE, {}, 40, "accuracy", racing=True, budget=4.5),
+    "paper, our bounds, whole": Arm("paper", WHOLE_OURS, OUR_BOUNDS, 40, "accuracy", budget=4.5),
+    "paper, our bounds, whole, racing": Arm("paper", WHOLE_OURS, OUR_BOUNDS, 40, "accuracy", racing=True, budget=4.5),
     "bezier-ga": Arm("bezier-ga", CLASSIC),
     "bezier-ga, racing": Arm("bezier-ga", CLASSIC, records=40, racing=True),
     "bezier-ga, no racing": Arm("bezier-ga", CLASSIC, records=40),
@@ -84,7 +97,8 @@ ARMS: dict[str, Arm] = {
     "bounds 0.6 to 1.5": Arm("default", space={"low": 0.6, "high": 1.5}, **OURS),
     "4 records": Arm("default", {"records": 4}, **OURS),
     "records unshared": Arm("default", {"share": 1}, **OURS),
-    "records shared by 16": Arm("default", {"share": 16}, **OURS),
+    "records shared by 64": Arm("default", {"share": 64}, **OURS),
+    "exploration 1": Arm("default", {"exploration": 1.0}, **OURS),
     "length 0.3": Arm("default", {"length": 0.3}, **OURS),
     "population 32": Arm("default", {"population": 32}, **OURS),
     "16 search records": Arm("default", records=16),
