@@ -57,11 +57,13 @@ def apply(model: nn.Module, factors: ScalingFactors | Iterable[float | None], *,
     setattr(model.config, CONFIG_KEY, list(scaling.values))
 
 
-def check_factors(model: nn.Module, factors: ScalingFactors, *, any_model: bool = False) -> list[LayerReport]:
-    """Raise what `apply` would raise for these factors; returns the model's layer reports. Applies nothing."""
-    _check_model(model, factors, any_model=any_model)
+def check_factors(model: nn.Module, *candidates: ScalingFactors, any_model: bool = False) -> list[LayerReport]:
+    """Raise what `apply` would raise for any of them; returns the model's layer reports. Applies nothing."""
+    for factors in candidates:
+        _check_model(model, factors, any_model=any_model)
     report = layer_reports(model)
-    _check_nulls(model, factors, report)
+    for factors in candidates:
+        _check_nulls(model, factors, report)
     return report
 
 

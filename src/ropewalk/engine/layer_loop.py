@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,15 @@ from ropewalk.prompts import RenderedPrompt
 CUDA_MULTIPLE = 64  # rows are padded to a multiple of it: fewer shapes, aligned masks
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A batch with the numbers of its scored places that count among its R * S, int64 [K], and their targets [K]."""
+
+    batch: Batch
+    kept: Tensor
+    targets: Tensor
+
+
 class LayerLoop:
     """Scores fixed prompts under any number of candidates. The model carries no factors while it does.
 
@@ -34,7 +43,7 @@ class LayerLoop:
         self.head = Head(decoder.head, decoder.final_cap)
         self.device = decoder.head.weight.device
         self.multiple = CUDA_MULTIPLE if self.device.type == "cuda" else 1
-        self._built: dict[tuple[int, ...], tuple[Batch, Tensor, Tensor]] = {}
+        self._built: dict[tuple[int, ...], _Built] = {}
         self.rows = pack(
             self.prompts,
             budget.tokens,
@@ -50,10 +59,10 @@ class LayerLoop:
         """Batch by batch the numbers of its prompts and, for each candidate, their scores."""
         parts = [candidate_tree(candidates)]  # those that are computed together: all, as long as memory lasts
         waiting = self._batches(range(len(self.rows)), parts)
-        before: tuple[list[Row], list[TokenStats]] | None = None
+        before: tuple[list[Row], list[tuple[CandidateTree, TokenStats]]] | None = None
         while waiting:
             try:
-                stats = [self._stats(tuple(waiting[0]), tree) for tree in parts]
+                stats = [(tree, self._stats(tuple(waiting[0]), tree)) for tree in parts]
             except torch.cuda.OutOfMemoryError:
                 stats = []
             if not stats:  # outside of the handler, which would keep the failed tensors alive
@@ -61,8 +70,7 @@ class LayerLoop:
                 continue
             if before is not None:
                 yield self._scores(*before)  # while the device is busy with the batch after it
-            by_candidate = [part[leaf] for part, tree in zip(stats, parts, strict=True) for leaf in tree.leaves]
-            before = [self.rows[number] for number in waiting.pop(0)], by_candidate
+            before = [self.rows[number] for number in waiting.pop(0)], stats
         if before is not None:
             yield self._scores(*before)
 
@@ -109,45 +117,56 @@ class LayerLoop:
         self.rows.extend(rows[1:])
         return [number, *added]
 
-    def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> list[TokenStats]:
-        """Of each group of the last layer the statistics at the scored places of the rows, one row after another.
+    def _stats(self, rows: tuple[int, ...], tree: CandidateTree) -> TokenStats:
+        """Statistics at the scored places of the rows, one row after another, of each group of the last layer in turn.
 
-        They are on the device, and it may still be computing them.
+        They are on the device, and it may still be computing them: all groups at once, for each sync costs more than a
+        small model's places.
         """
-        batch, valid, wanted = self._on_device(rows)
-        hidden = self.decoder.hidden(batch, placed(tree, self.device))
-        return [self.head.stats(group[valid], wanted) for group in hidden]
+        built = self._on_device(rows)
+        hidden = self.decoder.hidden(built.batch, placed(tree, self.device))
+        kept = hidden.flatten(1, 2).index_select(1, built.kept)
+        return self.head.stats(kept.flatten(0, 1), built.targets.repeat(len(hidden)))
 
-    def _scores(self, rows: Sequence[Row], stats: list[TokenStats]) -> tuple[list[int], list[list[AnswerScore]]]:
-        numbers, places, start = [], [], 0
+    def _scores(
+        self, rows: Sequence[Row], parts: Sequence[tuple[CandidateTree, TokenStats]]
+    ) -> tuple[list[int], list[list[AnswerScore]]]:
+        """The rows' prompts, and their scores for each candidate."""
+        numbers, places, count = [], [], 0
         for row in rows:
             for number, span in row.spans:
                 numbers.append(number)
-                places.append(slice(start, start + len(span)))
-                start += len(span)
-        return numbers, [
-            [
-                answer_score(self.prompts[number], one, place, self.terminators[self.prompts[number].terminator])
-                for number, place in zip(numbers, places, strict=True)
+                places.append(slice(count, count + len(span)))
+                count += len(span)
+        scores = []
+        for tree, stats in parts:
+            groups = HostStats.of(stats).split(count)
+            scores += [
+                [
+                    answer_score(self.prompts[number], groups[leaf], place, self._terminators_of(number))
+                    for number, place in zip(numbers, places, strict=True)
+                ]
+                for leaf in tree.leaves
             ]
-            for one in map(HostStats.of, stats)
-        ]
+        return numbers, scores
 
-    def _on_device(self, rows: tuple[int, ...]) -> tuple[Batch, Tensor, Tensor]:
+    def _terminators_of(self, number: int) -> Sequence[int]:
+        return self.terminators[self.prompts[number].terminator]
+
+    def _on_device(self, rows: tuple[int, ...]) -> _Built:
         """Kept from one candidate to the next: building it takes longer than a small model's pass."""
         if rows not in self._built:
             self._built[rows] = self._build([self.rows[number] for number in rows])
         return self._built[rows]
 
-    def _build(self, rows: Sequence[Row]) -> tuple[Batch, Tensor, Tensor]:
-        """The batch, bool [R, S] of its scored places that count, and their targets."""
+    def _build(self, rows: Sequence[Row]) -> _Built:
         width = max(len(row.ids) for row in rows)
         width = -(-width // self.multiple) * self.multiple
         tails = rows[0].has_tails
         places = [[place for _, span in row.spans for place in span] for row in rows]
         most = max(len(row) for row in places)
         scored = [[*row, *[row[-1]] * (most - len(row))] for row in places]
-        valid = [[place < len(row) for place in range(most)] for row in places]
+        kept = [number * most + place for number, row in enumerate(places) for place in range(len(row))]
         wanted = [token for row in rows for number, _ in row.spans for token in targets(self.prompts[number])]
         batch = Batch(
             ids=self._tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows]),
@@ -159,7 +178,7 @@ class LayerLoop:
             keys=tuple(self.decoder.tables.length_key(row.length) for row in rows),
             scored=self._tensor(scored),
         )
-        return batch, torch.tensor(valid, device=self.device), self._tensor(wanted)
+        return _Built(batch, self._tensor(kept), self._tensor(wanted))
 
     def _tensor(self, rows: object) -> Tensor:
         return torch.tensor(rows, dtype=torch.long).to(self.device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ from ropewalk.prompts import RenderedPrompt, terminator_ids
 OnProgress = Callable[[Sequence[int], int], None]
 
 COMPILE_FLOPS = 3e16
+NO_PROMPTS = "no prompts to score: the task gave no examples"
 
 # What was found right already, by decoder: (what was checked, tokens of the longest prompt that was read).
 _CHECKED: WeakKeyDictionary[nn.Module, dict[object, int]] = WeakKeyDictionary()
@@ -57,32 +59,38 @@ class Scorer:
         candidates: int = 1,
     ) -> None:
         if not prompts:
-            raise DataError("no prompts to score: the task gave no examples")
+            raise DataError(NO_PROMPTS)
         self.model, self.tokenizer, self.prompts = model, tokenizer, list(prompts)
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.reason: str | None = None if own_loop else "it was asked for"
-        self._terminators: dict[str, Sequence[int]] = {
-            text: terminator_ids(tokenizer, text) for text in {prompt.terminator for prompt in self.prompts}
-        }
+        self._terminators: dict[str, Sequence[int]] = {}
+        self._terminators = self._terminators_of(self.prompts)
         self._tokens_per_batch = tokens_per_batch
         self._budget = budget(model, self.device, tokens_per_batch)
         self._generation_budget: Budget | None = None
         self._compiled = self._pays(candidates) if compiled is None else compiled
+        self._decoder: Decoder | None = None
         self._loop: LayerLoop | None = None
         self._checked = self._generation_checked = False
 
     def of(self, prompts: Sequence[RenderedPrompt]) -> Scorer:
-        """The same way of scoring for other prompts: compiled if this one is, by `model.forward` if it was found so."""
-        scorer = Scorer(
-            self.model,
-            self.tokenizer,
-            prompts,
-            self._tokens_per_batch,
-            own_loop=self.reason is None,
-            compiled=self._compiled,
-        )
-        scorer.reason = self.reason
+        """The same way of scoring for other prompts: compiled if this one is, by `model.forward` if it was found so.
+
+        What this one has found or made of the model it has too, and both have one budget of memory.
+        """
+        if not prompts:
+            raise DataError(NO_PROMPTS)
+        scorer = copy.copy(self)
+        scorer.prompts, scorer._loop = list(prompts), None
+        scorer._checked = scorer._generation_checked = False
+        scorer._terminators = self._terminators_of(scorer.prompts)
         return scorer
+
+    def _terminators_of(self, prompts: Sequence[RenderedPrompt]) -> dict[str, Sequence[int]]:
+        """The tokens that begin with each terminator; finding them reads the whole vocabulary, so once."""
+        texts = {prompt.terminator for prompt in prompts}
+        missing = sorted(texts - self._terminators.keys())
+        return self._terminators | {text: terminator_ids(self.tokenizer, text) for text in missing}
 
     def score(
         self,
@@ -98,9 +106,9 @@ class Scorer:
         report = on_progress or (lambda numbers, candidates: None)
         found: list[dict[int, AnswerScore]] = [{} for _ in candidates]
         with self._model_at_rest():
-            for factors in candidates:
-                if factors is not None:
-                    check_factors(self.model, factors, any_model=any_model)
+            given = [factors for factors in candidates if factors is not None]
+            if given:
+                check_factors(self.model, *given, any_model=any_model)
             self._prepare()
             parts = self._by_forward if self._loop is None else self._by_loop
             for members, numbers, by_candidate in parts(candidates, any_model):
@@ -213,9 +221,7 @@ class Scorer:
             return
         try:
             rotary = rotary_layers(self.model)
-            decoder = Decoder(self.model, rotary)
-            if self._compiled:
-                decoder.compile()  # before the check: what it checks is what will run
+            decoder = self._decoder or self._make_decoder(rotary)
             probe = probe_loop(decoder, self.prompts, self._terminators)
             known, what, tokens = self._known(probe)
             difference = 0.0 if known.get(what, 0) >= tokens else difference_from_forward(self.model, probe, rotary)
@@ -238,7 +244,14 @@ class Scorer:
         self._checked = difference is not None
         if self._checked:
             known[what] = max(tokens, known.get(what, 0))
+        self._decoder = decoder
         self._loop = LayerLoop(decoder, self.prompts, self._terminators, self._budget)
+
+    def _make_decoder(self, rotary: Sequence[int]) -> Decoder:
+        decoder = Decoder(self.model, rotary)
+        if self._compiled:
+            decoder.compile()  # before the check: what it checks is what will run
+        return decoder
 
 
 @contextmanager

@@ -46,6 +46,12 @@ class HostStats:
             stats.log_probability.double().cpu().numpy(),
         )
 
+    def split(self, size: int) -> list[HostStats]:
+        """Parts of `size` places each."""
+        starts = range(0, len(self.greedy), size)
+        parts = [slice(start, start + size) for start in starts]
+        return [HostStats(self.greedy[part], self.margin[part], self.log_probability[part]) for part in parts]
+
 
 def targets(prompt: RenderedPrompt) -> tuple[int, ...]:
     """The token asked for at each scored place; at the one behind the answer, if it is looked at, any will do."""
