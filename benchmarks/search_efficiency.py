@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from measure import device_of
-from reporting import command, hardware, progress, table
+from reporting import command, hardware, progress
 from ropewalk.checkpoint import load_pretrained
 from ropewalk.comparison import compare
 from ropewalk.evaluate import Evaluator
@@ -36,6 +36,7 @@ from ropewalk.search.space import SearchSpace
 from ropewalk.search_plan import within_budget
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import TaskOptions
+from tables import markdown
 
 TEST_SEED = 7_000_000  # apart from those of the searches: 0, 1, …
 OUR_BOUNDS = {"low": 0.7, "high": 1.35, "mode": "depth", "skip_first": 0}
@@ -189,21 +190,40 @@ def run(args: argparse.Namespace) -> None:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line an arm: mean over seeds, with the lowest and highest."""
+    """One line an arm, the best first: means over seeds, with the lowest and highest where there are several."""
+    arms = {name: [row for row in rows if row["arm"] == name] for name in dict.fromkeys(row["arm"] for row in rows)}
+    gains = {name: [row["likelihood_gain"]["difference"] for row in own] for name, own in arms.items()}
     lines = []
-    for name in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == name]
-        gains = [row["likelihood_gain"]["difference"] for row in own]
-        points = [100 * row["accuracy_gain"]["difference"] for row in own]
+    for name in sorted(arms, key=lambda name: -statistics.fmean(gains[name])):
+        own = arms[name]
         accuracy = 100 * np.mean([row["accuracy"] for row in own], axis=0)
+        evaluations = statistics.fmean(row["evaluations"] for row in own)
         lines.append({
-            "arm": name, "seeds": len(own), "evaluations": statistics.fmean(row["evaluations"] for row in own),
-            "nats a token": f"{np.mean(gains):+.4f} ({min(gains):+.4f} to {max(gains):+.4f})",
-            "points": f"{np.mean(points):+.1f} ({min(points):+.1f} to {max(points):+.1f})",
+            "arm": name, "seeds": len(own), "evaluations": f"{evaluations:,.0f}",
+            "nats a token over vanilla": _range(gains[name], 4),
+            "points": _range([100 * row["accuracy_gain"]["difference"] for row in own], 1),
             "accuracy by position": " ".join(f"{value:.0f}" for value in accuracy),
-            "average": float(accuracy.mean()), "seconds": statistics.fmean(row["seconds"] for row in own),
+            "average": f"{accuracy.mean():.1f}",
         })  # fmt: skip
-    return sorted(lines, key=lambda line: -float(line["nats a token"].split()[0]))
+    return lines
+
+
+def _range(values: list[float], digits: int) -> str:
+    mean = f"{statistics.fmean(values):+.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):+.{digits}f} to {max(values):+.{digits}f})"
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a table for each model, number of keys and budget."""
+    parts = []
+    for setting in dict.fromkeys((row["model"], row["keys"], row["budget"]) for row in rows):
+        own = [row for row in rows if (row["model"], row["keys"], row["budget"]) == setting]
+        vanilla = 100 * np.array(own[0]["vanilla"])
+        by_position = " ".join(f"{value:.0f}" for value in vanilla)
+        model, keys, budget = setting
+        title = f"**{model}, {keys} keys, {budget:,} evaluations.** "
+        parts.append(f"{title}Vanilla: {by_position}, average {vanilla.mean():.1f}.\n\n{markdown(summary(own))}")
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -230,10 +250,7 @@ def main() -> None:
     if args.verb == "run":
         run(args)
         return
-    rows = read(args.reports)
-    first = rows[0]
-    vanilla = " ".join(f"{100 * value:.0f}" for value in first["vanilla"])
-    table(f"{first['model']}, {first['keys']} keys; vanilla {vanilla}", summary(rows))
+    print(tables(read(args.reports)))
 
 
 if __name__ == "__main__":
