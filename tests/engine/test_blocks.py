@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ropewalk.engine import blocks
-from ropewalk.engine.blocks import compiled, rotate
+from ropewalk.engine.blocks import compiled, norm, rotate
+from tiny import tiny_model
 
 
 @pytest.mark.parametrize("size", [4, 8])
@@ -23,6 +24,23 @@ def test_rotation_by_halves_leaves_the_rest_alone(size: int) -> None:
     torch.testing.assert_close(turned[..., :half], pairs.real, rtol=0, atol=1e-12)
     torch.testing.assert_close(turned[..., half:size], pairs.imag, rtol=0, atol=1e-12)
     assert torch.equal(turned[..., size:], x[..., size:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma3_text"])
+def test_norms_are_those_of_the_model(model_type: str, dtype: torch.dtype) -> None:
+    """In its own precision to the last digit or the one before; gemma's, which weigh by 1 + weight, are its own."""
+    model: Any = tiny_model(model_type, **({"head_dim": 16} if model_type.startswith("gemma") else {})).to(dtype)
+    module = model.model.layers[0].input_layernorm
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(64, generator=generator))
+        x = torch.cat([torch.randn(5, 64, generator=generator) * 10**power for power in (-3.0, 0.0, 3.0)]).to(dtype)
+        before = x.clone()
+        found, expected = norm(module, x), module(x)
+    assert found.dtype == expected.dtype
+    assert torch.equal(x, before)
+    torch.testing.assert_close(found, expected, rtol=2 * max(torch.finfo(dtype).eps, 1e-6), atol=1e-6)
 
 
 def test_what_can_not_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

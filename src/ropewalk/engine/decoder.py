@@ -7,20 +7,24 @@ each part. What is told apart here by its modules is checked by result against `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ropewalk.engine.attention import causal, masked
+from ropewalk.engine.attention import blocked, causal, masked, takes_blocks
 from ropewalk.engine.batch import Batch, PlacedLevel, Views
 from ropewalk.engine.blocks import after_attention, before_attention, compiled, keys_and_values, queries
 from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.layer_spec import LayerSpec, NotFitError, layer_spec
 from ropewalk.engine.rope_schemes import rope_schemes
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
+from ropewalk.engine.side_by_side import side_by_side
 from ropewalk.layers import text_config, text_decoder
+
+PART_TOKENS = 512
+"""On a CPU a batch is divided among the cores in parts of about so many tokens or, if that is longer, of one row."""
 
 FULL_LAST_LAYER = 0.5
 """With more scored tokens than this share the last layer runs whole, and they are picked after it."""
@@ -76,6 +80,14 @@ class Decoder:
 
         cache: filled with keys and values where it is given (one candidate, rows without tails).
         """
+        # A base that follows the length is a state of the rotary module, and so is what the compiler does.
+        shared = self.tables.length_dependent or self.before is not before_attention
+        if batch.ids.device.type == "cpu" and len(batch.ids) > 1 and cache is None and not shared:
+            parts = side_by_side(lambda part: self._hidden(part, levels, None), _parts(batch, torch.get_num_threads()))
+            return torch.cat(parts, dim=1)
+        return self._hidden(batch, levels, cache)
+
+    def _hidden(self, batch: Batch, levels: Sequence[PlacedLevel], cache: KeyValueCache | None) -> Tensor:
         rows, tokens = batch.ids.shape
         x = self.decoder.embed_tokens(batch.ids).flatten(0, 1)  # type: ignore[operator]
         few = batch.scored.shape[1] < FULL_LAST_LAYER * tokens
@@ -139,8 +151,11 @@ class Decoder:
             out = causal(q, k, v, spec.scale, spec.window, spec.cap)
         else:
             first = causal(q[:, :, :stem], k[:, :, :stem], v[:, :, :stem], spec.scale, spec.window, spec.cap)
-            mask = views.tails(spec.window, rows)
-            out = torch.cat([first, masked(q[:, :, stem:], k, v, mask, spec.scale, spec.cap)], dim=2)
+            if len(batch.ids) == 1 and spec.cap is None and takes_blocks(q):
+                out = torch.cat([first, *_tails(spec, q, k, v, batch)], dim=2)
+            else:
+                mask = views.tails(spec.window, rows)
+                out = torch.cat([first, masked(q[:, :, stem:], k, v, mask, spec.scale, spec.cap)], dim=2)
         return self.after(spec, x, _heads_last(out))  # type: ignore[no-any-return]
 
     def _last(
@@ -157,6 +172,41 @@ class Decoder:
         q = _heads_first(queries(spec, normed[places], own), rows)
         out = masked(q, k, v, views.scored(spec.window, rows), spec.scale, spec.cap)
         return after_attention(spec, x[places], _heads_last(out))
+
+
+def _parts(batch: Batch, threads: int) -> list[Batch]:
+    """The batch in parts of whole rows: as many as there are threads, or more of them that are not too short.
+
+    The stem of a part is its own: the rest of the batch may have shorter ones.
+    """
+    rows, tokens = batch.ids.shape
+    size = min(-(-rows // threads), max(1, PART_TOKENS // tokens))
+    parts = []
+    for start in range(0, rows, size):
+        chosen = slice(start, start + size)
+        segments = batch.segments[chosen]
+        parts.append(
+            Batch(
+                ids=batch.ids[chosen],
+                positions=batch.positions if len(batch.positions) == 1 else batch.positions[chosen],
+                segments=segments,
+                stem=batch.stem if batch.stem == tokens else int((segments == 0).sum(1).min()),
+                keys=batch.keys[chosen],
+                scored=batch.scored[chosen],
+            )
+        )
+    return parts
+
+
+def _tails(spec: LayerSpec, q: Tensor, k: Tensor, v: Tensor, batch: Batch) -> Iterator[Tensor]:
+    """Attention of one row's tails, one after another: each is causal behind the stem and needs no mask of all."""
+    start = stem = batch.stem
+    _, lengths = torch.unique_consecutive(batch.segments[0, stem:], return_counts=True)
+    for length in lengths.tolist():
+        own = slice(start, start + length)
+        seen_k, seen_v = (torch.cat((x[:, :, :stem], x[:, :, own]), dim=2) for x in (k, v))
+        yield blocked(q[:, :, own], seen_k, seen_v, spec.scale, spec.window)
+        start += length
 
 
 class _TablesByLayer:

@@ -10,7 +10,8 @@ import torch
 from ropewalk.errors import RopewalkError
 from ropewalk.layers import text_config
 
-CPU_TOKENS = 2048  # larger batches don't run faster there
+CPU_TOKENS = 8192
+"""Enough rows to divide them evenly among the cores (side_by_side.py), which hold a row or so each at a time."""
 CUDA_TOKENS = 131_072
 FREE_SHARE = 0.7  # the rest is for the head, the masks and the allocator's gaps
 SMALLEST = 1
@@ -66,7 +67,7 @@ def budget(model: Any, device: torch.device, tokens_per_batch: int | None = None
     if tokens_per_batch is not None:
         return Budget(tokens_per_batch)
     if device.type != "cuda":
-        return Budget(CPU_TOKENS * 8 if cached else CPU_TOKENS)  # single tokens are slow in small batches
+        return Budget(CPU_TOKENS * 2 if cached else CPU_TOKENS)  # single tokens are slow in small batches
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     each = bytes_per_token(model) + (cache_bytes_per_token(model) if cached else 0)
