@@ -326,6 +326,11 @@ def test_options_out_of_range(options: dict[str, float], message: str) -> None:
         Default(SPACE, **options)
 
 
+def test_a_grid_too_fine_for_the_model() -> None:
+    with pytest.raises(RopewalkError, match=r"gives each layer 651 factors, method default takes at most 64"):
+        Default(SearchSpace(4, low=0.7, high=1.35, step=0.001))
+
+
 @pytest.mark.parametrize(("name", "value"), [("sigma", "wide"), ("share", 2.5), ("records", "some"), ("length", True)])
 def test_options_of_the_wrong_kind(name: str, value: object) -> None:
     with pytest.raises(DataError, match=f"method default: option '{name}' is {value!r}, expected a"):

@@ -14,7 +14,9 @@ from ropewalk.bezier import curve_factors
 from ropewalk.errors import RopewalkError
 from ropewalk.search.space import Candidate, SearchSpace
 
-bounds = st.tuples(st.floats(0.05, 1.0), st.floats(1.0, 4.0), st.floats(0.001, 0.7))
+bounds = st.tuples(st.floats(0.05, 1.0), st.floats(1.0, 4.0), st.floats(0.001, 0.7)).filter(
+    lambda given: given[2] <= max(1 - given[0], given[1] - 1)
+)
 
 
 @given(bounds)
@@ -91,6 +93,7 @@ def test_settings_are_json_and_tell_spaces_apart() -> None:
         ({"step": 0.0}, "step > 0"),
         ({"step": -0.05}, "step > 0"),
         ({"step": math.nan}, "step > 0"),
+        ({"step": 0.4}, "a step of 0.4 leaves no factor but 1 between 0.8 and 1.3: give a smaller --step"),
         ({"num_points": 1}, "at least 2"),
         ({"mode": "sideways"}, "sideways"),
         ({"num_layers": 0}, "num_layers"),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+MOST_NODES = 64  # factors a layer may have: the work grows with the cube of all layers' together
 REDRAWS = 20  # a draw that gives the factors of another member of its generation is redrawn so often
 
 
@@ -72,6 +73,11 @@ class Default(SearchMethod):
                 raise RopewalkError(f"{name} is {getattr(own, name)}, expected a number > 0")
         if not 0 <= own.exploration < math.inf:
             raise RopewalkError(f"exploration is {own.exploration}, expected a number >= 0")
+        if len(self.space.grid()) > MOST_NODES:
+            raise RopewalkError(
+                f"a step of {self.space.step} between {self.space.low} and {self.space.high} gives each layer "
+                f"{len(self.space.grid())} factors, method default takes at most {MOST_NODES}: give a larger --step"
+            )
 
     @property
     def candidates_in_all(self) -> int:

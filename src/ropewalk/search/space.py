@@ -67,6 +67,10 @@ class SearchSpace:
                 f"factors from {self.low} to {self.high} in steps of {self.step}: expected 0 < low <= 1 <= high "
                 "and step > 0 (factor 1, the model as it is, must be possible)"
             )
+        if self.low < self.high and len(self.grid()) == 1:
+            raise RopewalkError(
+                f"a step of {self.step} leaves no factor but 1 between {self.low} and {self.high}: give a smaller --step"
+            )
         self.factors(self.identity())
 
     @cached_property
