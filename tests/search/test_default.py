@@ -272,7 +272,6 @@ def test_where_all_failed_the_model_as_it_is_is_all_that_is_left() -> None:
     [
         (SearchSpace(3, low=1.0, high=1.0, num_points=2), 1),
         (SearchSpace(1, low=0.7, high=1.35), 14),  # no more factors than nodes
-        (SearchSpace(2, low=0.98, high=1.03), 1),  # no node but 1
         (SearchSpace(4, low=1.0, high=1.3), 64),
     ],
 )

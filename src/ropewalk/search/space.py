@@ -69,7 +69,8 @@ class SearchSpace:
             )
         if self.low < self.high and len(self.grid()) == 1:
             raise RopewalkError(
-                f"a step of {self.step} leaves no factor but 1 between {self.low} and {self.high}: give a smaller --step"
+                f"a step of {self.step} leaves no factor but 1 between {self.low} and {self.high}: "
+                "give a smaller --step"
             )
         self.factors(self.identity())
 
