@@ -73,7 +73,7 @@ def test_every_generation_is_full_in_an_ordinary_space_and_seeds_differ() -> Non
 
 
 @pytest.mark.parametrize("population", [4, 5, 13])
-@pytest.mark.parametrize("space", [SPACE, SearchSpace(1), SearchSpace(5, low=0.999, high=1.001)])
+@pytest.mark.parametrize("space", [SPACE, SearchSpace(1), SearchSpace(5, low=0.999, high=1.001, step=0.0005)])
 def test_no_number_is_out_of_range(population: int, space: SearchSpace) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -127,7 +127,8 @@ def test_the_mean_comes_first_and_is_whom_the_others_race_against() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "generations"), [(SPACE, 12), (SearchSpace(1, low=0.999, high=1.001), 12), (SPACE, 1), (SPACE, 2)]
+    ("space", "generations"),
+    [(SPACE, 12), (SearchSpace(1, low=0.999, high=1.001, step=0.0005), 12), (SPACE, 1), (SPACE, 2)],
 )
 def test_finalists_are_the_last_mean_and_earlier_ones(space: SearchSpace, generations: int) -> None:
     """Also where generations are not full, as in a space of a few distinct factors."""

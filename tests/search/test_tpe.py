@@ -55,7 +55,7 @@ def test_the_identity_comes_first_and_seeds_differ() -> None:
 
 
 def test_no_factors_come_twice_and_a_small_space_ends_the_run() -> None:
-    space = SearchSpace(1, low=0.999, high=1.001)
+    space = SearchSpace(1, low=0.999, high=1.001, step=0.0005)
     played = play(make_method("tpe", space, 0), near(np.ones(1)))
     factors = [space.factors(candidate).values for generation in played for candidate, _ in generation]
     assert 10 <= len(factors) == len(set(factors)) <= 21  # four decimals
