@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ropewalk import ScalingFactors, load_pretrained
 from ropewalk.cli import app, run
 from ropewalk.cli.mend_profile import SIZES, judge, walk
-from ropewalk.cli.mend_summary import judge as judge_test
 from ropewalk.cli.mend_summary import page
 from ropewalk.patch import factors_of
+from ropewalk.verdict import judge as judge_test
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [

@@ -96,6 +96,7 @@ def test_the_provenance_names_model_data_and_what_was_spent(searched: Path) -> N
     assert set(where["data"]) == {"search", "validation", "test"}
     assert len({split["kv"]["sha256"] for split in where["data"].values()}) == 3
     assert where["seed"] == 0
+    assert where["command"].startswith("ropewalk search --model ")
     assert where["seconds"] > 0
     assert where["evaluations"] == {
         "search": CANDIDATES * PROMPTS,
@@ -149,7 +150,7 @@ def test_the_same_search_again_evaluates_nothing_and_gives_the_same(tiny_path: P
     assert read(searched / "factors.json") == before
     after = read(searched / "result.json")
     for timed in (figures, after):
-        del timed["provenance"]["seconds"]
+        del timed["provenance"]["seconds"], timed["provenance"]["command"]  # which has another --json
     assert after == figures
 
 

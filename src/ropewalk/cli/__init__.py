@@ -13,6 +13,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 
 from ropewalk.cli.config import read_config
+from ropewalk.cli.invocation import remember
 from ropewalk.errors import RopewalkError
 
 app = App(
@@ -29,6 +30,7 @@ for verb, function, summary in (
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
+    ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
     ("data", "data", "Files of questions: get the official ones, or build your own."),
     ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),
     ("doctor", "doctor", "Is this model supported, layer by layer, and what will a search cost?"),
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
+    remember(arguments)
     try:
         app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -190,9 +190,10 @@ def _asked(profiler: Profiler, options: MendOptions, tasks: Any) -> Asked:
 def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the checkpoint, if the test is not against it, and the page; say where they are."""
     from ropewalk.cli import console
-    from ropewalk.cli.mend_summary import CARRIES, HEADS, judge, page, serving_line
+    from ropewalk.cli.mend_summary import page, serving_line
     from ropewalk.export.checkpoint import write_checkpoint
     from ropewalk.factors import ScalingFactors
+    from ropewalk.verdict import CARRIES, HEADS, judge
 
     factors = ScalingFactors.load(out / SEARCH / "factors.json")
     verdict = judge(result, factors.is_identity)

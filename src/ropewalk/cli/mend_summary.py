@@ -4,42 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ropewalk.cli.estimate import seconds
-from ropewalk.cli.outcome import LABELS, constraint_sentence
-from ropewalk.comparison import ALPHA, metric_words
+from ropewalk.comparison import metric_words
+from ropewalk.verdict import HEADS, LABELS, Verdict, constraint_sentence
 
 Figures = Mapping[str, Any]
-Verdict = Literal["mended", "likelier", "mixed", "unproven", "worse", "vanilla"]
-
-HEADS: dict[Verdict, str] = {
-    "mended": "Mended: better on records that the search has not seen, and nowhere worse outside the noise",
-    "likelier": "Right answers become likelier outside the noise, but the share of them does not change measurably",
-    "mixed": "Mixed: some of it is better and some of it worse, both outside the noise; look at the table before use",
-    "unproven": "Not proven: on records that the search has not seen the difference is within the noise",
-    "worse": "Not mended: on records that the search has not seen the factors are worse, so there is no checkpoint",
-    "vanilla": "Not mended: nothing that was tried beats the model as it is, so there is no checkpoint",
-}
-CARRIES: tuple[Verdict, ...] = ("mended", "likelier", "mixed", "unproven")  # of which a checkpoint is written
-
-
-def judge(result: Figures, is_identity: bool) -> Verdict:
-    """What the test says: averages over the positions and each position, of every task, by score and by likelihood.
-
-    Averages count from p < 0.05 on, positions where they are worse after Holm's correction: a model that lost its tail
-    is not mended, whatever its average.
-    """
-    if is_identity:
-        return "vanilla"
-    gains = [block["gain"]["factors"] for block in result["tasks"].values()]
-    scores, likelihoods = ([_sign(gain[key]) for gain in gains] for key in ("average", "average_log_likelihood"))
-    worse = -1 in (*scores, *likelihoods) or any(map(_lost_positions, gains))
-    if 1 not in (*scores, *likelihoods):
-        return "worse" if worse else "unproven"
-    if worse:
-        return "mixed"
-    return "mended" if 1 in scores else "likelier"
 
 
 def serving_line(checkpoint: Path) -> str:
@@ -61,26 +32,6 @@ def page(profile: Figures, result: Figures, verdict: Verdict, checkpoint: Path |
         "",
     ]
     return "\n".join(lines)
-
-
-def _sign(row: Figures) -> int:
-    """1 for a significant gain, -1 for a significant loss, else 0, also where something is not finite."""
-    if row["p"] is None or row["p"] >= ALPHA:
-        return 0
-    return 1 if row["difference"] > 0 else -1
-
-
-def _lost_positions(gain: Figures) -> list[int]:
-    """The gold positions that are significantly worse, by score or by likelihood."""
-    likelihoods = [row["difference"] for row in gain["log_likelihood"]]
-    likelihood_p = gain["log_likelihood_p_holm"] or [1.0] * len(likelihoods)
-    return [
-        position
-        for position, score, p, likelihood, other_p in zip(
-            gain["positions"], gain["accuracy"], gain["accuracy_p_holm"], likelihoods, likelihood_p, strict=True
-        )
-        if (score < 0 and p < ALPHA) or (likelihood is not None and likelihood < 0 and other_p < ALPHA)
-    ]
 
 
 def _positions(task: str, block: Figures, verdict: Verdict) -> Iterator[str]:

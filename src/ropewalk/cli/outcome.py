@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from ropewalk import files
 from ropewalk.cli import console, tables
+from ropewalk.cli.invocation import command
 from ropewalk.comparison import metric_words, verdict_sentence
 from ropewalk.constraints import Scores
+from ropewalk.verdict import LABELS, constraint_sentence
 
 if TYPE_CHECKING:
     from ropewalk.cli.work import Work
     from ropewalk.cli.workflow import Outcome
     from ropewalk.results import TaskResult
     from ropewalk.run import Examples
-
-LABELS = {
-    "vanilla": "vanilla",
-    "uniform": "uniform, same mean",
-    "uniform_best": "best uniform",
-    "line_best": "best line",
-    "larger_search": "larger search",
-    "factors": "found factors",
-}
 
 
 def summarise(outcome: Outcome) -> dict[str, Any]:
@@ -99,15 +92,6 @@ def show(summary: Mapping[str, Any], work: Work, out: Path) -> None:
     screen.print(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, {pictures}")
 
 
-def constraint_sentence(check: Mapping[str, Any]) -> str:
-    """Whether a constraint holds on the test records, with its figures."""
-    value = "not finite" if check["value"] is None else f"{check['value']:+.3g}"
-    holds = "holds" if check["holds"] else "does NOT hold"
-    noise = "too few records to tell" if check["margin"] is None else f"noise {check['margin']:.2g}"
-    figures = f"{value} {check['unit']}, limit {check['limit']:g}, {noise}"
-    return f"Constraint {check['name']}: {holds} on the test ({figures})."
-
-
 def _sentence(outcome: Outcome, summary: Mapping[str, Any]) -> str:
     if outcome.found.factors.is_identity:
         where = "validation" if outcome.found.validation else "search"
@@ -168,6 +152,7 @@ def _provenance(outcome: Outcome) -> dict[str, Any]:
     per_prompt = {"search": long["search"], "controls": long["search"], "test": long["test"]}
     tokens = {name: round(count * per_prompt.get(name, long.get(name, 0.0))) for name, count in evaluations.items()}
     return {
+        "command": command(),
         **provenance(work.test.model),
         "model": model_identity(work.test.model),
         "base": base_scheme(work.test.model),

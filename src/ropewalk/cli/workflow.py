@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ropewalk.cli import console
 from ropewalk.cli.interrupt import GracefulStop
 from ropewalk.cli.live import SearchView
-from ropewalk.cli.outcome import LABELS, show, summarise, write
+from ropewalk.cli.outcome import show, summarise, write
 from ropewalk.cli.work import CONTROLS, Work
 from ropewalk.locks import held
+from ropewalk.verdict import LABELS
 
 if TYPE_CHECKING:
     from ropewalk.events import Event, OnEvent
