@@ -111,8 +111,10 @@ def test_every_amplitudes_posterior_is_the_exact_one(groups: Array) -> None:
     scores, model = scored(factors, groups), AdditiveModel(LAYERS, NODES, LENGTH)
     model.noise, fitted = 0.13, np.linspace(-0.5, 0.2, 60)
     labels = np.unique(groups, return_inverse=True)[1]
-    found = model._posteriors(model._features(factors), scores, labels, fitted)
     deviation = NOISE_SHARE * 0.13 + NOISE_GROWTH * np.maximum(0, -fitted)
+    features, none = model._features(factors), np.zeros((60, 0))
+    information, projected = model._information(features, scores, none, labels, deviation**-2)
+    found = model._posteriors(information, projected[:, 0])
     evidences = []
     for posterior, size in zip(found, AMPLITUDES, strict=True):
         mean, covariance, evidence = exact(factors, scores, groups, deviation, 0.13, 0.13 * size)
@@ -374,3 +376,63 @@ def test_one_catastrophic_layer_does_not_hide_what_the_others_do(seed: int) -> N
     model.fit(factors, scores, (np.arange(600) // 16).tolist())
     assert model.best()[3] >= 1
     assert landscape(model.best(0.5)) > 0  # the model as it is
+
+
+# Limits -------------------------------------------------------------------------------------------------------------
+
+
+def lossy(factors: Array, groups: Array, seed: int = 5) -> Array:
+    """What two constraints lose, [N, 2], with noise: the first all that the score gains by factors above 1."""
+    rng = np.random.default_rng(seed)
+    up = np.clip(factors - 1, 0, None).sum(axis=1)
+    return np.column_stack([up, -up]) + 0.05 * rng.standard_normal((len(factors), 2))
+
+
+@every_grouping
+def test_losses_are_learnt_as_the_score_is(groups: Array) -> None:
+    """Exactly as a model would whose score they are, with that model's weights and amplitude."""
+    factors = drawn(60)
+    scores = scored(factors, groups)
+    model, twin = AdditiveModel(LAYERS, NODES, LENGTH), AdditiveModel(LAYERS, NODES, LENGTH)
+    model.fit(factors, scores, groups.tolist(), np.column_stack([scores, 3 * scores]), [0.05, 0.3])
+    twin.fit(factors, scores, groups.tolist())
+    np.testing.assert_allclose(model.posterior.mean, twin.posterior.mean, atol=1e-9)
+    assert model.predict(model.best()[None])[0] <= 0.05 + 1e-6 < twin.predict(twin.best()[None])[0]
+
+
+def test_the_optimum_is_expected_to_keep_its_limits() -> None:
+    factors = drawn(400)
+    groups = np.arange(400) // 8
+    scores, losses = scored(factors, groups), lossy(factors, groups)
+    free, bound = AdditiveModel(LAYERS, NODES, LENGTH), AdditiveModel(LAYERS, NODES, LENGTH)
+    free.fit(factors, scores, groups.tolist())
+    bound.fit(factors, scores, groups.tolist(), losses, [0.1, 1.0])
+    assert free.best().sum() - LAYERS > 0.2  # it goes up in every layer
+    assert 0.02 < bound.best().sum() - LAYERS < 0.15
+    samples = [model.sample(np.random.default_rng(0), 0.3).sum() - LAYERS for model in (free, bound)]
+    assert samples[1] < samples[0]
+    assert bound.best(1.0).sum() < free.best(1.0).sum()
+
+
+def test_limits_that_do_not_bind_change_nothing() -> None:
+    factors = drawn(200)
+    groups = np.arange(200) // 8
+    scores = scored(factors, groups)
+    free, bound = AdditiveModel(LAYERS, NODES, LENGTH), AdditiveModel(LAYERS, NODES, LENGTH)
+    free.fit(factors, scores, groups.tolist())
+    bound.fit(factors, scores, groups.tolist(), lossy(factors, groups), [9.0, 9.0])
+    for caution in (0.0, 0.5):
+        np.testing.assert_array_equal(free.best(caution), bound.best(caution))
+
+
+def test_a_candidate_whose_losses_are_unknown_is_left_out() -> None:
+    factors = drawn(60)
+    groups = np.arange(60) // 4
+    scores, losses = scored(factors, groups), lossy(factors, groups)
+    model, twin = AdditiveModel(LAYERS, NODES, LENGTH), AdditiveModel(LAYERS, NODES, LENGTH)
+    losses[7] = math.nan
+    known = np.arange(60) != 7
+    model.fit(factors, scores, groups.tolist(), losses, [0.1, 1.0])
+    twin.fit(factors[known], scores[known], groups[known].tolist(), losses[known], [0.1, 1.0])
+    np.testing.assert_array_equal(model.posterior.mean, twin.posterior.mean)
+    np.testing.assert_array_equal(model.best(), twin.best())

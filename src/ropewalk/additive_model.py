@@ -6,6 +6,9 @@ This is Bayesian linear regression on the values of every g_l at the nodes of a 
 Two things tell it from a textbook one: candidates that were scored on the same records share a random offset, for a
 record likes some changes more than others whatever the layer, and the noise of a bad candidate grows with how bad it
 is. Both are estimated. The prior's amplitude is the one of greatest evidence.
+
+What must not grow beyond a limit, such as the loss at a position, is additive too, and learnt from the same candidates:
+the optimum is then the best one that is expected to keep all limits (constrained_choice.py).
 Source: additive Gaussian processes (D. Duvenaud et al., NeurIPS 2011); random intercepts as in any mixed model.
 """
 
@@ -17,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+
+from ropewalk.constrained_choice import constrained_choice
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -51,13 +56,24 @@ class AdditiveModel:
         self._log_determinant = float(np.linalg.slogdet(self._covariance)[1])
         self.posterior = self._prior(1.0)
         self.noise = 0.0
+        self._optimum = np.ones(layers)
+        self._penalty = np.zeros(layers * len(nodes))  # what constraints cost at each node
 
-    def fit(self, factors: Array, scores: Array, groups: Sequence[int]) -> None:
+    def fit(
+        self,
+        factors: Array,
+        scores: Array,
+        groups: Sequence[int],
+        losses: Array | None = None,
+        limits: Sequence[float] = (),
+    ) -> None:
         """Learn from candidates: factors [N, layers], scores [N], groups [N] (who were scored on the same records).
 
-        With fewer than two scores that are finite nothing is learnt.
+        losses, limits: [N, K] and [K], what must not exceed its limit; 0 at factor 1, as the score is. With fewer than
+        two candidates whose numbers are finite nothing is learnt.
         """
-        finite = np.isfinite(scores)
+        lost = np.zeros((len(scores), 0)) if losses is None else losses
+        finite = np.isfinite(scores) & np.isfinite(lost).all(axis=1)
         if finite.sum() < 2:
             return
         features, values = self._features(factors[finite]), scores[finite]
@@ -65,21 +81,27 @@ class AdditiveModel:
         self.noise = _spread_within(values, members)
         fitted = features @ self.posterior.mean
         for _ in range(PASSES):
-            found = self._posteriors(features, values, members, fitted)
+            deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
+            information, projected = self._information(features, values, lost[finite], members, deviation**-2)
+            found = self._posteriors(information, projected[:, 0])
             self.posterior = max(found, key=lambda posterior: posterior.evidence)
             fitted = features @ self.posterior.mean
+        self._constrain(projected[:, 1:], np.asarray(limits, dtype=np.float64))
 
     def predict(self, factors: Array) -> Array:
         """Expected fitness of candidates [N, layers] -> [N]."""
         return np.asarray(self._features(factors) @ self.posterior.mean)
 
     def best(self, caution: float = 0.0) -> Array:
-        """The factors, [layers], with the highest expected functions, each less `caution` standard deviations."""
+        """The factors, [layers], with the highest expected functions, each less `caution` standard deviations.
+
+        Without caution they are expected to keep all limits; with it their functions pay for what they lose.
+        """
+        if not caution:
+            return self._optimum
         mean = self.posterior.mean
-        if caution:
-            inverse = linalg.solve_triangular(self.posterior.cholesky, np.eye(len(mean)), lower=True)
-            mean = mean - caution * np.sqrt((inverse**2).sum(axis=0))
-        return self._highest(mean)
+        inverse = linalg.solve_triangular(self.posterior.cholesky, np.eye(len(mean)), lower=True)
+        return self._highest(mean - caution * np.sqrt((inverse**2).sum(axis=0)))
 
     def sample(self, rng: np.random.Generator, exploration: float = 1.0) -> Array:
         """The best factors, [layers], of functions drawn from the posterior (Thompson sampling).
@@ -91,10 +113,14 @@ class AdditiveModel:
         return self._highest(self.posterior.mean + exploration * deviation)
 
     def _highest(self, functions: Array) -> Array:
-        """The node of each layer's highest value; of equal ones the nearest to 1, for where nothing is known."""
-        order = np.argsort(np.abs(self.nodes - 1), kind="stable")
-        rows = functions.reshape(self.layers, len(self.nodes))[:, order]
+        """The node of each layer's highest value, less what constraints cost there."""
+        order = self._nearest_to_one()
+        rows = (functions - self._penalty).reshape(self.layers, len(self.nodes))[:, order]
         return np.asarray(self.nodes[order[rows.argmax(axis=1)]])
+
+    def _nearest_to_one(self) -> Integers:
+        """The nodes' order where of equal values the one nearest to 1 is to be taken, for where nothing is known."""
+        return np.argsort(np.abs(self.nodes - 1), kind="stable")
 
     def _features(self, factors: Array) -> Array:
         """Weights of linear interpolation, [N, layers · nodes]."""
@@ -107,23 +133,41 @@ class AdditiveModel:
             np.put_along_axis(features, left[..., None] + 1, share[..., None], axis=2)
         return features.reshape(len(factors), -1)
 
-    def _posteriors(self, features: Array, values: Array, members: Integers, fitted: Array) -> list[Posterior]:
-        """The posterior under each of the amplitudes, the noise being that of the fitted values, [N]."""
-        deviation = NOISE_SHARE * self.noise + NOISE_GROWTH * np.maximum(0.0, -fitted)
-        information, projected = self._information(features, values, members, deviation**-2)
-        return [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
+    def _information(
+        self, features: Array, values: Array, losses: Array, members: Integers, weights: Array
+    ) -> tuple[Array, Array]:
+        """What the scores and losses say of their functions, the groups' offsets (of the noise's size) integrated out.
 
-    def _information(self, features: Array, values: Array, members: Integers, weights: Array) -> tuple[Array, Array]:
-        """What the scores say of the functions, the groups' offsets (of the noise's size) integrated out."""
+        Precision [p, p] and, in columns, the right-hand sides [p, 1 + K].
+        """
         weighted = features * weights[:, None]
         order = np.argsort(members, kind="stable")
         firsts = np.searchsorted(members[order], np.arange(int(members.max()) + 1))
         offset = np.add.reduceat(weighted[order], firsts, axis=0)
         total = np.bincount(members, weights)
-        level = np.bincount(members, weights * values)
-        shrunk = 1 / (total + 1 / self.noise**2)
-        information = features.T @ weighted - offset.T @ (offset * shrunk[:, None])
-        return information, weighted.T @ values - offset.T @ (shrunk * level)
+        targets = np.column_stack([values, losses])
+        level = np.add.reduceat((weights[:, None] * targets)[order], firsts, axis=0)
+        shrunk = (1 / (total + 1 / self.noise**2))[:, None]
+        information = features.T @ weighted - offset.T @ (offset * shrunk)
+        return information, weighted.T @ targets - offset.T @ (shrunk * level)
+
+    def _posteriors(self, information: Array, projected: Array) -> list[Posterior]:
+        """The posterior under each of the amplitudes."""
+        return [self._solve(information, projected, self.noise * size) for size in AMPLITUDES]
+
+    def _constrain(self, projected: Array, limits: Array) -> None:
+        """The optimum under the limits, and what they cost at each node; projected: of the losses, [p, K].
+
+        The losses' functions are learnt with the precision of the score's: noise and amplitude in the same proportion.
+        """
+        shape = (-1, self.layers, len(self.nodes))
+        losses = np.asarray(linalg.cho_solve((self.posterior.cholesky, True), projected)).T.reshape(shape)
+        order = self._nearest_to_one()
+        gains = self.posterior.mean.reshape(shape[1:])[:, order]
+        still = np.zeros(self.layers, dtype=np.int64)  # factor 1, which loses nothing
+        chosen, multipliers = constrained_choice(gains, losses[:, :, order], limits, still)
+        self._optimum = np.asarray(self.nodes[order[chosen]])
+        self._penalty = np.tensordot(multipliers, losses, axes=1).ravel()
 
     def _prior(self, amplitude: float) -> Posterior:
         size = self.layers * len(self.nodes)

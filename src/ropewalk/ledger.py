@@ -13,6 +13,7 @@ from ropewalk.events import OnEvent
 from ropewalk.group import GroupScorer, Member, Runner
 from ropewalk.objectives import Objective
 from ropewalk.race import Rows, is_behind, stages
+from ropewalk.search.base import Detail
 from ropewalk.search.space import Candidate, SearchSpace
 from ropewalk.study import CandidateRecord, RecordSplit, Study
 
@@ -128,6 +129,21 @@ class Ledger:
         None if they were never scored, or were stopped in a race.
         """
         return self._of.get(self.space.factors(candidate).values)
+
+    def detail(self, record: CandidateRecord) -> Detail | None:
+        """What a record's fitness is made of; None if it failed or was stopped."""
+        own = record if record.found else self._first.get(self._key(record.candidate, record.rows))
+        if own is None or own.failed or own.stopped:
+            return None
+        tasks, base = len(self.evaluators), self.records[BASELINE].found
+        vanilla = [scores.rows(rows) for scores, rows in zip(self.vanilla, own.rows, strict=True)]
+        short = (own.found[tasks], base[tasks]) if self.short is not None else None
+        losses = self.objective.losses(own.found[:tasks], vanilla, short)
+        return Detail(
+            gain=own.fitness + sum(own.penalties.values()),
+            losses=tuple(loss for loss, _ in losses),
+            limits=tuple(limit for _, limit in losses),
+        )
 
     def best(self) -> CandidateRecord:
         """The fittest record so far; of equal ones the earliest, so the identity wins ties. Needs the baseline."""

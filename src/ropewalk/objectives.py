@@ -247,6 +247,12 @@ class Objective:
             variance += factor**2 * float((ahead - level).var(ddof=1)) / len(ahead)
         return mean, math.sqrt(variance)
 
+    def losses(
+        self, found: Sequence[Scores], vanilla: Sequence[Scores], short: tuple[Scores, Scores] | None = None
+    ) -> list[tuple[float, float]]:
+        """(loss, limit) of every constraint, as measured; always the same constraints in the same order."""
+        return [(check.value, check.limit) for check in self._checks(found, vanilla, [1.0] * len(self.parts), short)]
+
     def constraint_report(
         self, found: Sequence[Scores], vanilla: Sequence[Scores], short: tuple[Scores, Scores] | None = None
     ) -> list[dict[str, Any]]:

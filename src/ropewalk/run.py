@@ -135,13 +135,15 @@ class _Loop:
         if not (self.ledger.study.directory / FACTORS).exists():
             self.write(self._written, self._best)
         while candidates := self.method.ask():
-            scores: list[float] = []
+            records: list[CandidateRecord] = []
             for group, rows in self._groups(candidates):
                 if self._is_spent(group, rows):
                     break
-                scores += self._step(group, rows)
-            left = len(candidates) - len(scores)
-            self.method.tell(candidates, scores + [math.nan] * left)  # its finalists may be of an unfinished generation
+                records += self._step(group, rows)
+            left = len(candidates) - len(records)  # the method's finalists may be of an unfinished generation
+            scores = [record.fitness for record in records] + [math.nan] * left
+            details = [self.ledger.detail(record) for record in records] + [None] * left
+            self.method.tell(candidates, scores, details)
             self._write_first()
             if left:
                 return
@@ -224,7 +226,7 @@ class _Loop:
         begun = any(member.place in self.ledger.records for member in group)
         return bool(seconds) and not begun and self.ledger.seconds >= (seconds or 0)
 
-    def _step(self, group: list[Member], rows: Rows) -> list[float]:
+    def _step(self, group: list[Member], rows: Rows) -> list[CandidateRecord]:
         new = {member.place for member in group if member.place not in self.ledger.records}
         records = self.ledger.score(group, rows, self.method.rival() if self.plan.racing else None)
         for record in records:
@@ -238,7 +240,7 @@ class _Loop:
             if spared > 0 and not self.plan.space.factors(record.candidate).is_identity:  # which was never planned
                 self.on_event(Spared(spared))
             self.on_event(Evaluated(record, self._best))
-        return [record.fitness for record in records]
+        return records
 
     def _stop_if_failing(self, record: CandidateRecord) -> None:
         if not record.failed:

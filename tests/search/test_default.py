@@ -13,7 +13,7 @@ from ropewalk.additive_model import AdditiveModel
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.factors import ScalingFactors
 from ropewalk.search import make_method
-from ropewalk.search.base import SearchMethod
+from ropewalk.search.base import Detail, SearchMethod
 from ropewalk.search.default import Default
 from ropewalk.search.space import Candidate, SearchSpace
 
@@ -65,6 +65,49 @@ def run(method: SearchMethod, noisy: Noisy) -> list[list[Candidate]]:
 def rows(candidates: list[Candidate], space: SearchSpace = SPACE) -> np.ndarray:
     """Factors, [candidates, layers]."""
     return np.array([space.factors(candidate).to_array() for candidate in candidates])
+
+
+# Constraints --------------------------------------------------------------------------------------------------------
+
+
+def lost(factors: np.ndarray) -> float:
+    """What a position loses of factors above 1: at the free optimum 1.2."""
+    return float(np.clip(factors - 1, 0, None).sum())
+
+
+def constrained(limit: float, *, penalty: float = 0.0) -> Default:
+    """A whole run that is told the position's loss, with noise; penalty: what a fitness pays at random beside."""
+    method, noisy, rng = Default(SPACE, 3, **SMALL, generations=12), Noisy(3, 24), np.random.default_rng(5)
+    while asked := method.ask():
+        rows = [method.records(slot, 24) for slot in range(len(asked))]
+        factors = [method.space.factors(candidate) for candidate in asked]
+        gains = [noisy(one, own) for one, own in zip(factors, rows, strict=True)]
+        losses = [lost(one.to_array()) + 0.2 * float(rng.standard_normal()) for one in factors]
+        costs = penalty * rng.random(len(asked))
+        details = [Detail(gain, (loss,), (limit,)) for gain, loss in zip(gains, losses, strict=True)]
+        method.tell(asked, [gain - cost for gain, cost in zip(gains, costs, strict=True)], details)
+    return method
+
+
+def test_finalists_keep_the_limits_and_gain_what_is_left() -> None:
+    assert lost(OPTIMUM) == pytest.approx(1.2)
+    free, half = (rows(constrained(limit).finalists()[:1])[0] for limit in (9.0, 0.6))
+    assert lost(free) > 0.9
+    assert lost(half) < 0.75
+    assert truth(half) > 0.4 * truth(free) > 0
+
+
+def test_what_candidates_pay_by_luck_is_not_learnt() -> None:
+    cheap, dear = constrained(0.6), constrained(0.6, penalty=50.0)
+    assert cheap.finalists() == dear.finalists()
+
+
+def test_a_run_of_failed_candidates_without_details_goes_on() -> None:
+    method = Default(SPACE, 0, **SMALL, generations=2)
+    asked = method.ask()
+    details = [None if number < 5 else Detail(0.1, (0.0,), (0.5,)) for number in range(len(asked))]
+    method.tell(asked, [math.nan if detail is None else 0.1 for detail in details], details)
+    assert len(method.ask()) > 0
 
 
 # Against the controls -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +25,19 @@ from ropewalk.options import parse_options
 from ropewalk.search.space import Candidate, SearchSpace
 
 Told = tuple[Candidate, float]  # a candidate and its fitness, NaN if it failed
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a candidate's fitness is made of: fitness = gain less what it costs that losses exceed their limits.
+
+    losses, limits: one a constraint, as measured on the candidate's own records. Without noise a candidate that changes
+    nothing loses 0.
+    """
+
+    gain: float
+    losses: tuple[float, ...] = ()
+    limits: tuple[float, ...] = ()
 
 
 class SearchMethod(ABC):
@@ -47,10 +60,12 @@ class SearchMethod(ABC):
         self.options: Any = parse_options(self.OPTIONS, f"method {self.name}", options)
         self.check()
         self.told: list[Told] = []  # of complete generations, in the order of birth
+        self.details: list[Detail | None] = []  # of the same; None where none was told
         self.generation = 0  # the open one
         self._parents: dict[Candidate, tuple[Candidate, ...]] = {}
         self._asked = 0
         self._scores: dict[int, float] = {}
+        self._details: dict[int, Detail | None] = {}
         self._members = self.born()
 
     @abstractmethod
@@ -111,27 +126,39 @@ class SearchMethod(ABC):
         self._asked = stop
         return candidates
 
-    def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
+    def tell(
+        self, candidates: Sequence[Candidate], scores: Sequence[float], details: Sequence[Detail | None] | None = None
+    ) -> None:
         """Fitness of asked candidates, in any order: higher is better, NaN for a failed one. Told once each.
 
-        The next generation opens when every member of this one is told. Raises `ValueError`, and takes none of them,
-        if one was not asked for in this generation or is told twice.
+        details: for methods that can make something of what a fitness is made of. The next generation opens when every
+        member of this one is told. Raises `ValueError`, and takes none of them, if one was not asked for in this
+        generation or is told twice.
         """
         open_slots = {self._members[slot]: slot for slot in range(self._asked) if slot not in self._scores}
         found: dict[int, float] = {}
-        for candidate, score in zip(candidates, scores, strict=True):
+        more: dict[int, Detail | None] = {}
+        given = [None] * len(candidates) if details is None else details
+        for candidate, score, detail in zip(candidates, scores, given, strict=True):
             slot = open_slots.pop(candidate, None)
             if slot is None:
                 raise ValueError(f"{candidate} is told but was not asked for in this generation, or is told twice")
-            found[slot] = float(score)
+            found[slot], more[slot] = float(score), detail
         self._scores |= found
+        self._details |= more
         if self._members and len(self._scores) == len(self._members):
-            told = [(candidate, self._scores[slot]) for slot, candidate in enumerate(self._members)]
-            self.told += told
-            self.learn(told)
-            self.generation += 1
-            self._asked, self._scores = 0, {}
-            self._members = self.born()
+            self._close()
+
+    def _close(self) -> None:
+        """Learn from the open generation, every member of which is told, and open the next one."""
+        slots = range(len(self._members))
+        told = [(self._members[slot], self._scores[slot]) for slot in slots]
+        self.told += told
+        self.details += [self._details[slot] for slot in slots]
+        self.learn(told)
+        self.generation += 1
+        self._asked, self._scores, self._details = 0, {}, {}
+        self._members = self.born()
 
     def settings(self) -> dict[str, Any]:
         """All that determines the proposals, as JSON."""

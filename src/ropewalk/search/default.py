@@ -3,7 +3,8 @@
 Layers act almost independently of one another, and one sensitive layer can spoil a candidate whatever the others do.
 So every score tells something of every layer, and `ropewalk.additive_model` adds up what all scores of a search say.
 Candidates are drawn from what the model thinks possible: each is the best one under one guess of the functions. What is
-known to be bad is not tried again, what is uncertain is tried often, and the guesses agree in the end.
+known to be bad is not tried again, what is uncertain is tried often, and the guesses agree in the end. Where there are
+constraints their losses are learnt likewise, and what exceeds a limit is priced by its Lagrange multiplier.
 
 A candidate is scored on very few records, another few for every `share` candidates: for a model of all candidates, more
 of them are worth more than better known ones. What is proposed in the end is no candidate that was scored but the
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from ropewalk.errors import RopewalkError
 from ropewalk.options import option
-from ropewalk.search.base import SearchMethod, Told, at_least
+from ropewalk.search.base import Detail, SearchMethod, Told, at_least
 from ropewalk.search.space import Candidate, SearchSpace
 
 if TYPE_CHECKING:
@@ -124,7 +125,22 @@ class Default(SearchMethod):
             self._factors.append(self._vector(candidate))
             self._groups.append(self._group(self.generation, slot))
         with _one_thread():
-            self.model.fit(np.array(self._factors), np.array([score for _, score in self.told]), self._groups)
+            self.model.fit(np.array(self._factors), *self._outcomes())
+
+    def _outcomes(self) -> tuple[Array, list[int], Array | None, tuple[float, ...]]:
+        """Scores, groups, losses [N, K] and limits of all candidates so far.
+
+        Where losses are known the gain is learnt, without the penalties, for those depend on luck: limits are kept by
+        the choice of the optimum.
+        """
+        scores = np.array([score for _, score in self.told])
+        known = next((detail for detail in self.details if detail is not None and detail.limits), None)
+        if known is None:
+            return scores, self._groups, None, ()
+        nothing = Detail(math.nan, (math.nan,) * len(known.limits))
+        details = [nothing if detail is None else detail for detail in self.details]
+        gains = np.array([detail.gain for detail in details])
+        return gains, self._groups, np.array([detail.losses for detail in details]), known.limits
 
     def records(self, slot: int, available: int) -> list[int]:
         """The next records for every `share` candidates, from the first ones again after the last."""
