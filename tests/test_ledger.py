@@ -112,6 +112,34 @@ def test_a_mix_with_constraints_is_what_an_oracle_computes(loaded: tuple[Any, An
     assert any(record.penalties for record in records)
 
 
+def test_the_details_of_a_fitness(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    """Gain without penalties, and the losses of each constraint in turn, also of factors that were scored before."""
+    on, short = pair(loaded, tmp_path / "text")
+    twin = Member(1, 0, Candidate(SPACE.level(1.1).control_points, (0.0,) * 4))
+    with ledger(tmp_path / "run", on, MIX, short) as opened:
+        record, again = opened.score([GROUP[0]], opened.all_rows)[0], opened.score([twin], opened.all_rows)[0]
+        detail = opened.detail(record)
+        assert detail is not None
+        assert not again.found
+        assert opened.detail(again) == detail
+        assert detail.gain == pytest.approx(record.fitness + sum(record.penalties.values()))
+        lost = [
+            (one.score(None).log_likelihoods - one.score(record_factors()).log_likelihoods).mean(axis=0) for one in on
+        ]
+        assert detail.losses[:4] == pytest.approx(np.concatenate(lost), abs=1e-9)
+        ratio = (short.score(None).log_likelihoods - short.score(record_factors()).log_likelihoods).mean()
+        assert detail.losses[4] == pytest.approx(100 * np.expm1(ratio), abs=1e-6)
+        assert detail.limits == (0.0,) * 5
+        assert opened.detail(replace(record, fitness=float("nan"))) is None
+        vanilla = opened.detail(opened.records[BASELINE])
+        assert vanilla is not None
+        assert vanilla.losses == (0.0,) * 5
+
+
+def record_factors() -> ScalingFactors:
+    return SPACE.factors(GROUP[0].candidate)
+
+
 def test_a_ledger_that_is_opened_again_knows_all_and_names_positions(loaded: tuple[Any, Any], tmp_path: Path) -> None:
     on, short = pair(loaded, tmp_path / "text.txt")
     with_parents = replace(GROUP[1], parents=((0, 0), BASELINE))
