@@ -10,37 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from doc_blocks import ROOT
+from doc_files import task_files
 from ropewalk.cli import app
 from ropewalk.cli.options import TaskChoice
-from ropewalk.haystack import generated_sentences
 from ropewalk.tasks import make_task, task_names
 from task_data import task_options
 
-PAGE = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text()
+PAGE = (ROOT / "docs" / "tasks.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = [
     (task, command)
     for task, text in SECTIONS.items()
-    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for block in re.findall(r"```sh [^\n]*\n(.*?)```", text, re.DOTALL)
     for command in block.splitlines()
 ]
 every_task = pytest.mark.parametrize("name", task_names())
-
-
-def write_files(folder: Path) -> None:
-    """Small files of the names that the page uses."""
-    for name in ("mdqa", "summarize"):
-        task_options(name, folder)
-    (folder / "stories.jsonl").rename(folder / "reports.jsonl")
-    (line,) = re.findall(r"```json\n(.*?)\n```", SECTIONS["jsonl"])
-    (folder / "mine.jsonl").write_text(line)
-    (template,) = re.findall(r"```text\n(.*?)```", SECTIONS["jsonl"], re.DOTALL)
-    (folder / "prompt.txt").write_text(template)
-    (line,) = re.findall(r"```json\n(.*?)\n```", SECTIONS["kv"])
-    (folder / "records.jsonl").write_text(line)
-    (folder / "books").mkdir()
-    for name in ("book.txt", "books/one.txt"):
-        (folder / name).write_text("".join(generated_sentences(name, 3000)))
 
 
 def test_every_task_has_its_section_and_a_command() -> None:
@@ -73,7 +58,7 @@ def test_the_metric_is_named_in_the_overview(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "command"), COMMANDS)
 def test_the_commands_make_prompts(task: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_files(tmp_path)
+    task_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
     assert words[:2] == ["ropewalk", "profile"]
@@ -86,7 +71,7 @@ def test_the_commands_make_prompts(task: str, command: str, tmp_path: Path, monk
 
 
 def test_the_example_of_a_line_becomes_the_prompt_of_its_template(tmp_path: Path) -> None:
-    write_files(tmp_path)
+    task_files(tmp_path)
     options = {"template": str(tmp_path / "prompt.txt")}
     task = make_task(
         "jsonl", task_options("jsonl", tmp_path, data=tmp_path / "mine.jsonl", positions=2, options=options)
