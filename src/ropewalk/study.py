@@ -78,7 +78,7 @@ class Study:
     def records(self, split: RecordSplit = "search") -> dict[tuple[int, int], CandidateRecord]:
         """All records by (generation, slot), in the order in which they were added."""
         with _as_study_error(self._path, "can't be read", "move it away, or use another --out"):
-            records = [_from_trial(trial) for trial in self._stores[split].get_trials(deepcopy=False)]
+            records = [record_from_trial(trial) for trial in self._stores[split].get_trials(deepcopy=False)]
         return {(record.generation, record.slot): record for record in records}
 
     def add(self, record: CandidateRecord, split: RecordSplit = "search") -> None:
@@ -272,7 +272,8 @@ def _to_json(record: CandidateRecord) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value not in ([], {}, None)}
 
 
-def _from_trial(trial: Any) -> CandidateRecord:
+def record_from_trial(trial: Any) -> CandidateRecord:
+    """The record that a trial holds; needs its user_attrs, value and state.name."""
     attributes = trial.user_attrs["record"]
     arrays = zip(attributes.get("scores", []), attributes.get("log_likelihoods", []), strict=True)
     found = [[np.array(values, dtype=np.float64) for values in pair] for pair in arrays]

@@ -12,7 +12,8 @@ import pytest
 
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
-from ropewalk.report.figures import _grid, curves_figure, save_png, save_svg
+from ropewalk.report.figures import curves_figure, save_png, save_svg
+from ropewalk.report.layers import round_grid
 from ropewalk.stats import wilson
 
 POSITIONS = [0, 18, 37]
@@ -90,7 +91,7 @@ def test_control_points_stand_at_the_layer_of_their_depth(space: dict, layers: l
 
 @pytest.mark.parametrize("factors", [[1.0, 1.0], [0.98, 1.01], [0.5, 8.0], [0.001, 100.0], [1.0, 1e6]])
 def test_the_factor_axis_holds_every_factor_between_round_numbers(factors: list[float]) -> None:
-    grid = _grid(min(factors), max(factors))
+    grid = round_grid(min(factors), max(factors))
     assert grid[0] < min(factors)
     assert grid[-1] > max(factors)
     assert 3 <= len(grid) <= 10

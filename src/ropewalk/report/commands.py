@@ -1,0 +1,125 @@
+"""The commands that go on from a run: make it again, test its factors, use them, write a checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropewalk.report import task_settings
+from ropewalk.report.runs import Run
+
+MODEL = "model"  # the checkpoint that `ropewalk mend` leaves
+
+
+@dataclass(frozen=True)
+class Command:
+    """A block to copy. title: what it does. remark: what else is needed. language: shell or python."""
+
+    title: str
+    text: str
+    remark: str = ""
+    language: str = "shell"
+
+
+def commands(run: Run) -> list[Command]:
+    """All that make sense for a run; those that use factors only where some were found."""
+    found = [_again(run)]
+    if run.result is not None and run.factors is not None and not run.factors.is_identity:
+        found += [_eval(run, task) for task in run.tasks]
+        found += [_apply(run), _checkpoint(run)]
+    return found
+
+
+def model_of(run: Run) -> str:
+    """How the command named the model; the model's own name where no command was recorded."""
+    given = _given(run)
+    for place, word in enumerate(given):
+        if word == "--model" and place + 1 < len(given):
+            return given[place + 1]
+        if word.startswith("--model="):
+            return word.removeprefix("--model=")
+    if given[1:2] == ["mend"] and given[2:3] and not given[2].startswith("-"):
+        return given[2]
+    if given[1:2] == ["demo"]:
+        return "demo"
+    return str(run.model.get("name", "MODEL"))
+
+
+def _given(run: Run) -> list[str]:
+    command = run.result["provenance"].get("command") if run.result else None
+    return shlex.split(command) if command else []
+
+
+def _again(run: Run) -> Command:
+    fingerprint = run.model.get("fingerprint", "unknown")
+    given = _given(run)
+    if not given:
+        why = "it is unfinished" if run.result is None else "it was made without the command line"
+        return Command("Make it again", f"# the command was not recorded, for {why}", "", "shell")
+    remark = f"The model's fingerprint is {fingerprint}; versions and digests of the data stand below."
+    return Command("Make it again", shlex.join(given), remark)
+
+
+def _eval(run: Run, task: str) -> Command:
+    """`ropewalk eval` on the test records of a task."""
+    assert run.result is not None
+    settings = run.result["tasks"][task]["task"]
+    words = ["ropewalk", "eval", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
+    words += task_settings.flags(settings)
+    remark = ""
+    if task_settings.has_file(settings):
+        remark = f"FILE is the one whose SHA-256 is {task_settings.digests(settings)}."
+    title = "Test the factors again" + (f" on {task}" if len(run.tasks) > 1 else "")
+    return Command(title, shlex.join(words), remark)
+
+
+def _apply(run: Run) -> Command:
+    """The factors in a program."""
+    mended = _mended(run)
+    if mended is not None:
+        text = f"from ropewalk import load_pretrained\n\nmodel, tokenizer = load_pretrained({_text(mended)})\n"
+        return Command("Use the mended checkpoint", text, "Its factors are applied when it is loaded.", "python")
+    names, model = _model(run)
+    text = (
+        f"from ropewalk import {', '.join(sorted(['ScalingFactors', 'apply', *names]))}\n\n"
+        f"model, tokenizer = load_pretrained({model})\n"
+        f"apply(model, ScalingFactors.load({_text(run.directory / 'factors.json')}))\n"
+    )
+    return Command("Use the factors", text, "ropewalk.remove(model) gives the original outputs back.", "python")
+
+
+def _checkpoint(run: Run) -> Command:
+    """A folder that carries the factors; where there is one, how to do without them."""
+    mended = _mended(run)
+    if mended is not None:
+        loads = f"load_pretrained({_text(mended)}, apply_factors=False)"
+        text = f"from ropewalk import load_pretrained\n\nmodel, tokenizer = {loads}\n"
+        return Command("Undo it", text, "The checkpoint's weights are the original's, to the bit.", "python")
+    names, model = _model(run)
+    text = (
+        "from pathlib import Path\n\n"
+        f"from ropewalk import {', '.join(sorted(['ScalingFactors', *names]))}\n"
+        "from ropewalk.export.checkpoint import write_checkpoint\n\n"
+        f"model, tokenizer = load_pretrained({model})\n"
+        f"factors = ScalingFactors.load({_text(run.directory / 'factors.json')})\n"
+        'write_checkpoint(model, factors, Path("mended-model"))\n'
+    )
+    return Command("Write a checkpoint that carries the factors", text, "", "python")
+
+
+def _mended(run: Run) -> Path | None:
+    """The checkpoint that `mend` wrote beside its run."""
+    folder = run.home / MODEL
+    return folder if run.home != run.directory and (folder / "config.json").exists() else None
+
+
+def _model(run: Run) -> tuple[list[str], str]:
+    """What to import to load the model, and how to name it; the demo's is known by a name to the command line only."""
+    name = model_of(run)
+    return (["demo_model", "load_pretrained"], "demo_model()") if name == "demo" else (["load_pretrained"], _text(name))
+
+
+def _text(value: object) -> str:
+    """As a Python literal."""
+    return repr(value.as_posix() if isinstance(value, Path) else value)
