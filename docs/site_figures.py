@@ -1,6 +1,6 @@
 """The figures of the documentation, drawn by the project's own code each time the site is built.
 
-`python docs/site_figures.py DIR` writes them as SVG files.
+`python docs/site_figures.py DIR` writes them as SVG files, each for a light page and (`-dark`) for a dark one.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,55 +16,73 @@ import numpy as np
 
 from ropewalk.bezier import curve_factors, depths
 from ropewalk.factors import ScalingFactors
-from ropewalk.report.figures import COLOURS, FONT, GREYS, HEIGHT, SHAPES, WIDTH, curves_figure
+from ropewalk.report.figures import curves_figure
+from ropewalk.report.theme import DARK, LIGHT
 from ropewalk.stats import wilson
 from ropewalk.tasks.base import gold_positions
 
 RUNS = Path(__file__).parent.parent / "benchmarks" / "results" / "search-efficiency-qwen-kv75-h200.jsonl"
+ARMS = ("default", "default, quarter")
 CONTROL_POINTS = ((0.0, 0.9), (0.25, 1.25), (0.7, 1.15), (1.0, 0.8))
 LAYERS = 24
-FACTORS = (0.8, 1.0, 1.3)
+FACTORS = (1.0, 0.8, 1.3)
 DISTANCES = 300
+WIDTH, HEIGHT = 560, 280
+THEMES = {"": LIGHT, "-dark": DARK}
+
+Spec = dict[str, Any]  # of a chart, without its configuration
 
 
 def draw() -> dict[str, str]:
     """All figures as SVG, by name."""
-    return {name: _svg(chart()) for name, chart in CHARTS.items()}
+    charts = {**measured(), "attention": attention(), "curve": curve()}
+    return {name + end: _svg(chart, theme) for name, chart in charts.items() for end, theme in THEMES.items()}
 
 
-def measured() -> Any:
-    """The U of a real model as it is and with the factors of the default search, as the benchmark wrote them."""
+def measured() -> dict[str, Spec]:
+    """The U of a real model as it is and with the factors of two default searches, as the benchmark wrote them."""
     runs = [json.loads(line) for line in RUNS.read_text().splitlines()]
-    run = next(run for run in runs if run["arm"] == "default" and run["seed"] == 0)
-    records = run["test_records"]
-    series = {
-        name: (shares, [wilson(round(share * records), records) for share in shares])
-        for name, shares in (("vanilla", run["vanilla"]), ("factors found", run["accuracy"]))
+    found = {
+        f"after {run['evaluations']:,} evaluations": run
+        for run in sorted(runs, key=lambda run: run["evaluations"])
+        if run["arm"] in ARMS and run["seed"] == 0
     }
-    return curves_figure(
-        gold_positions(run["positions"], run["keys"]),
-        series,
-        {"factors found": ScalingFactors(run["factors"])},
-        f"{run['model']}, one of {run['keys']} keys asked for, {records} test records at each position",
-        metric="exact match",
-    )
+    run = next(iter(found.values()))
+    shares = {"vanilla": run["vanilla"]} | {name: run["accuracy"] for name, run in found.items()}
+    series = {
+        name: (means, [wilson(round(mean * run["test_records"]), run["test_records"]) for mean in means])
+        for name, means in shares.items()
+    }
+    factors = {name: ScalingFactors(run["factors"]) for name, run in found.items()}
+    positions = gold_positions(run["positions"], run["keys"])
+    both = curves_figure(positions, series, factors, "", metric="exact match").to_dict()
+    # Apart, so that a page can stack them where the screen is narrow.
+    shared = {"datasets": both.get("datasets", {})}
+    return {name: {**shared, **part} for name, part in zip(("accuracy", "factors"), both["hconcat"], strict=True)}
 
 
-def attention() -> Any:
-    """How the rotary part of an attention score falls with the distance, for three factors.
+def attention() -> Spec:
+    """How the rotary part of an attention score goes with the distance, for three factors.
 
     Query and key have the same value in every component, so the score is the mean of cos(distance / s * inv_freq).
     """
-    return _lines(
-        [
-            {"x": distance, "y": float(score), "line": f"s = {factor}"}
-            for factor, scores in zip(FACTORS, rotary_scores(FACTORS, DISTANCES), strict=True)
-            for distance, score in enumerate(scores)
-        ],
-        x="distance in tokens",
-        y="rotary part of the score, at distance 0: 1",
-        title="A factor stretches or compresses distances",
+    rows = [
+        {"x": distance, "y": float(score), "line": f"s = {factor}"}
+        for factor, scores in zip(FACTORS, rotary_scores(FACTORS, DISTANCES), strict=True)
+        for distance, score in enumerate(scores)
+    ]
+    names = [f"s = {factor}" for factor in FACTORS]
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X("x:Q", title="distance in tokens", axis=alt.Axis(grid=False)),
+            y=alt.Y("y:Q", title="rotary part of the score (1 at distance 0)"),
+            color=alt.Color("line:N", title=None, scale=alt.Scale(domain=names)),
+            strokeDash=alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [2, 2]])),
+        )
     )
+    return _sized(chart, "A factor stretches or compresses distances")
 
 
 def rotary_scores(factors: tuple[float, ...], distances: int) -> np.ndarray[Any, Any]:
@@ -87,69 +104,51 @@ def rotary_scores(factors: tuple[float, ...], distances: int) -> np.ndarray[Any,
     return np.stack([cos[0].mean(dim=-1).numpy() for cos, _ in tables])
 
 
-def curve() -> Any:
+def curve() -> Spec:
     """Four control points, the curve they pull, and the factor that each layer takes from it."""
-    fine = 200
-    depth = np.array([x for x, _ in CONTROL_POINTS])
-    rows = [
-        {"x": float(x) * (LAYERS - 1), "y": float(y)}
+    last, fine = LAYERS - 1, 200
+    smooth = [
+        {"x": float(x) * last, "y": float(y), "what": "factors of the layers"}
         for x, y in zip(depths(fine), curve_factors(CONTROL_POINTS, fine), strict=True)
     ]
-    layers = [{"x": layer, "y": float(y)} for layer, y in enumerate(curve_factors(CONTROL_POINTS, LAYERS))]
-    points = [
-        {"x": float(x) * (LAYERS - 1), "y": y, "name": f"P{number}", "order": number}
-        for number, (x, (_, y)) in enumerate(zip(depth, CONTROL_POINTS, strict=True))
+    layers = [
+        {"x": layer, "y": float(y), "what": "factors of the layers"}
+        for layer, y in enumerate(curve_factors(CONTROL_POINTS, LAYERS))
     ]
-    x = alt.X("x:Q", title="layer (index, from 0)", axis=alt.Axis(grid=False), scale=alt.Scale(domain=[0, LAYERS - 1], padding=12, nice=False))  # noqa: E501
-    y = alt.Y("y:Q", title="scaling factor s (position / s)", scale=alt.Scale(domain=[0.7, 1.3], zero=False))
-    smooth = alt.Chart(alt.InlineData(values=rows)).mark_line(color=COLOURS[2], strokeWidth=2).encode(x=x, y=y)
-    dots = alt.Chart(alt.InlineData(values=layers)).mark_point(filled=True, size=40, color=COLOURS[2], opacity=1)
-    handles = alt.Chart(alt.InlineData(values=points)).encode(x=x, y=y)
-    polygon = handles.mark_line(strokeDash=[4, 4], strokeWidth=1, color=COLOURS[1]).encode(order="order:O")
-    ends = handles.mark_point(fill="white", color=COLOURS[1], size=90, opacity=1)
-    names = handles.mark_text(dx=14, dy=-10, color=COLOURS[1], fontSize=12).encode(text="name:N")
-    layered = alt.layer(polygon, smooth, dots.encode(x=x, y=y), ends, names)
-    return _configured(layered.properties(width=2 * WIDTH * 0.75, height=HEIGHT, title=_title("Four points, one factor a layer")))  # noqa: E501
+    points = [
+        {"x": x * last, "y": y, "what": "control points", "name": f"P{number}", "order": number}
+        for number, (x, y) in enumerate(CONTROL_POINTS)
+    ]
+    kinds = alt.Scale(domain=["control points", "factors of the layers"])
+    channels = {
+        "x": alt.X(
+            "x:Q",
+            title="layer (index, from 0)",
+            axis=alt.Axis(grid=False),
+            scale=alt.Scale(domain=[0, last], padding=14, nice=False),
+        ),
+        "y": alt.Y("y:Q", title="scaling factor s (position / s)", scale=alt.Scale(domain=[0.7, 1.3], zero=False)),
+        "color": alt.Color("what:N", title=None, scale=kinds),
+    }
+    line = alt.Chart(alt.InlineData(values=smooth)).mark_line(strokeWidth=2).encode(**channels)
+    dots = alt.Chart(alt.InlineData(values=layers)).mark_point(filled=True, size=40, opacity=1).encode(**channels)
+    handles = alt.Chart(alt.InlineData(values=points)).encode(**channels)
+    polygon = handles.mark_line(strokeDash=[4, 4], strokeWidth=1).encode(order="order:O")
+    ends = handles.mark_point(style="handle", size=90, opacity=1)
+    names = handles.mark_text(dx=-14, dy=-10, fontSize=12).encode(text="name:N")
+    return _sized(alt.layer(polygon, line, dots, ends, names), "Four points, one factor a layer")
 
 
-def _lines(rows: list[dict[str, Any]], x: str, y: str, title: str) -> Any:
-    names = list(dict.fromkeys(row["line"] for row in rows))
-    colour = alt.Color("line:N", scale=alt.Scale(domain=names, range=[COLOURS[2], COLOURS[0], COLOURS[1]]))
-    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[[6, 3], [1, 0], [2, 2]]))
-    chart = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_line(strokeWidth=2)
-        .encode(
-            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False)),
-            y=alt.Y("y:Q", title=y),
-            color=colour,
-            strokeDash=dash,
-        )
-    )
-    return _configured(chart.properties(width=2 * WIDTH * 0.75, height=HEIGHT, title=_title(title)))
+def _sized(chart: Any, title: str) -> Spec:
+    heading = alt.TitleParams(title, anchor="start", fontSize=14, offset=10)
+    spec: Spec = chart.properties(width=WIDTH, height=HEIGHT, title=heading).to_dict()
+    return {name: value for name, value in spec.items() if name != "config"}
 
 
-def _title(text: str) -> alt.TitleParams:
-    return alt.TitleParams(text, anchor="start", fontSize=14, offset=10)
-
-
-def _configured(chart: Any) -> Any:
-    return (
-        chart.configure(background="white", font=FONT)
-        .properties(padding=12)
-        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", titlePadding=10, **GREYS)
-        .configure_legend(labelFontSize=12, orient="top", title=None)
-        .configure_view(stroke=None)
-    )
-
-
-def _svg(chart: Any) -> str:
+def _svg(spec: Spec, theme: dict[str, Any]) -> str:
     text = io.StringIO()
-    chart.save(text, format="svg")
+    alt.Chart.from_dict({**spec, "config": theme, "padding": 8}).save(text, format="svg")
     return text.getvalue()
-
-
-CHARTS: dict[str, Callable[[], Any]] = {"measured": measured, "attention": attention, "curve": curve}
 
 
 def main() -> None:

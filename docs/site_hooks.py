@@ -54,4 +54,3 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Links that lead out of docs/ become their text."""
     return OUTSIDE.sub(r"\1", markdown)
-
