@@ -49,7 +49,7 @@ def accuracy_panel(run: Run, number: int, task: str, numbers: Numbers) -> Panel:
         note=f"Bands: 95 % intervals at each position, {block['vanilla']['records']} test records. Two bands that "
         "overlap may still differ: the arms answer the same records, and the paired tests in the table use that.",
         label=f"Line chart of {metric} in % by gold position {', '.join(map(str, block['positions']))}: {shown}.",
-        chart=accuracy_layers(block["positions"], series, [LABELS[arm] for arm in arms], metric),
+        chart=accuracy_layers(block["positions"], series, list(series), metric, list(series)[2:]),
         columns=("position", *(LABELS[arm] for arm in arms)),
         rows=[
             [f"@{position}", *(_with_interval(numbers, (*at, arm), row) for arm in arms)]
@@ -102,7 +102,7 @@ def factors_panel(run: Run, number: int, numbers: Numbers) -> Panel | None:
     return Panel(
         key=key(number, "factors"),
         title="Scaling factor by layer",
-        note=f"{found[:1].upper()}{found[1:]}: {kind}. Lines: {factors_note(shown)}.",
+        note=f"{found[:1].upper()}{found[1:]}: {kind}. {sentence(factors_note(shown))}",
         label=f"Scaling factors of {len(run.factors)} layers, from {min(values):.3f} to {max(values):.3f}; {kind}.",
         chart=factor_layers(shown, [LABELS["vanilla"], *shown], list(shown)),
         columns=("layer", *shown, *(["curve"] if run.factors.found.get("offsets") and curve else [])),
@@ -114,6 +114,11 @@ def key(number: int, *words: str) -> str:
     """Of a panel: unique on the page, and fit for a file's name."""
     text = "-".join(words)
     return f"run{number + 1}-" + "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _factor_rows(
@@ -132,7 +137,7 @@ def _factor_rows(
 def _gain_layers(positions: Sequence[int], rows: Rows, names: list[str]) -> alt.LayerChart:
     """A point with its interval for each arm, side by side at each position."""
     x = alt.X("x:O", title=POSITION, sort=list(positions), axis=alt.Axis(labelAngle=0, labelExpr="'@' + datum.label"))
-    y = alt.Y("y:Q", title="nats a token above vanilla", axis=alt.Axis(format="+.3~f"))
+    y = alt.Y("y:Q", title="nats a token above vanilla", axis=alt.Axis(format="+.3~g"))
     zero = alt.Chart(alt.InlineData(values=[{"y": 0.0}])).mark_rule(style="rule-soft", strokeDash=[2, 3]).encode(y=y)
     side = alt.XOffset("arm:N", sort=names)
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, xOffset=side, color=arm_colour(names, names[1:]))

@@ -55,8 +55,8 @@ def _again(run: Run) -> Command:
     fingerprint = run.model.get("fingerprint", "unknown")
     given = _given(run)
     if not given:
-        why = "it is unfinished" if run.result is None else "it was made without the command line"
-        return Command("Make it again", f"# the command was not recorded, for {why}", "", "shell")
+        why = "The same command again continues the run." if run.result is None else "The command was not recorded."
+        return Command("Make it again", "", f"{why} The model's fingerprint is {fingerprint}.")
     remark = f"The model's fingerprint is {fingerprint}; versions and digests of the data stand below."
     return Command("Make it again", shlex.join(given), remark)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from ropewalk.comparison import metric_words
+from ropewalk.report.arms import sentence
 from ropewalk.report.convergence import fitness_words, generations, rounded
 from ropewalk.report.layers import Rows, factor_layers, factors_note, position_axis
 from ropewalk.report.numbers import NOTHING, Numbers
@@ -28,7 +29,7 @@ def comparison_panels(runs: Sequence[Run], numbers: Numbers) -> list[Panel]:
             Panel(
                 key="all-factors",
                 title="Scaling factor by layer, all runs",
-                note=f"Lines: {factors_note(with_factors)}.",
+                note=sentence(factors_note(with_factors)),
                 label=f"Scaling factors by layer of {', '.join(with_factors)}.",
                 chart=factor_layers(with_factors, names, list(with_factors)),
                 columns=("layer", *with_factors),
@@ -141,7 +142,7 @@ def _convergence(runs: Sequence[Run]) -> list[Panel]:
     names = [VANILLA, *(run.name for run in runs)]
     shown = [run.name for run in same]
     x = alt.X("x:Q", title="evaluations (candidate·prompt)", axis=alt.Axis(grid=False), scale=alt.Scale(nice=False))
-    y = alt.Y("y:Q", title=words[0], axis=alt.Axis(format="+.3~f"))
+    y = alt.Y("y:Q", title=words[0], axis=alt.Axis(format="+.3~g"))
     zero = alt.Chart(alt.InlineData(values=[{"y": 0.0}])).mark_rule(style="rule-soft", strokeDash=[2, 3]).encode(y=y)
     color = alt.Color("arm:N", scale=alt.Scale(domain=names), legend=alt.Legend(title=None, values=shown))
     lines = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=color)

@@ -94,7 +94,10 @@ def _convergence(history: History, number: int, scored: list[Point], by: By) -> 
     groups = generations(history)
     single = scored[:: math.ceil(len(scored) / MOST_POINTS)]
     rows: Rows = [{"series": ONE, "x": at(point), "y": point.record.fitness} for point in single]
-    means: Rows = [{"series": MEAN, "x": at(group[-1]), **_spread(group)} for group in groups]
+    means: Rows = [
+        {"series": MEAN, "x": rounded(float(np.mean([at(point) for point in group]))), **_spread(group)}
+        for group in groups
+    ]
     last = at(scored[-1])
     finals: Rows = [{"series": FINAL, "x": last, "y": record.fitness} for record in finalists(history)]
     best: Rows = _best(scored, at) if history.alike else []
@@ -126,7 +129,7 @@ def _layers(rows: Rows, means: Rows, best: Rows, finals: Rows, title: str, words
         "y:Q",
         title=words,
         scale=alt.Scale(domain=[low - margin, high + margin], nice=True),
-        axis=alt.Axis(format="+.3~f"),
+        axis=alt.Axis(format="+.3~g"),
     )
     names = [MEAN, *([BEST] if best else []), ONE, *([FINAL] if finals else [])]
     colour = alt.Color(
@@ -167,7 +170,8 @@ def _note(history: History, scored: list[Point], hidden: int) -> str:
     text += " Band: the middle 80 % of a generation. Dotted: vanilla."
     if finalists(history):
         text += " Diamonds: the finalists on validation records, at the end."
-    return text + (f" {hidden} candidates lie below the frame." if hidden else "")
+    lie = "1 candidate lies" if hidden == 1 else f"{hidden} candidates lie"
+    return text + (f" {lie} below the frame." if hidden else "")
 
 
 def _spread(group: list[Point]) -> dict[str, float]:

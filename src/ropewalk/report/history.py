@@ -54,8 +54,8 @@ class History:
     @property
     def names(self) -> list[str]:
         """Of the tasks, in their order."""
-        parts = self.settings["objective"]["parts"]
-        return [part["name"] or f"task {number}" for number, part in enumerate(parts, 1)]
+        parts, tasks = self.settings["objective"]["parts"], self.settings["tasks"]
+        return [str(part["name"] or task["task"]) for part, task in zip(parts, tasks, strict=True)]
 
     def measure(self, task: int) -> Measure:
         """What the search looks at on a task."""

@@ -39,18 +39,21 @@ def accuracy_rows(positions: Sequence[int], series: Mapping[str, Series]) -> Row
 
 
 def accuracy_layers(
-    positions: Sequence[int], series: Mapping[str, Series], names: list[str], metric: str
+    positions: Sequence[int], series: Mapping[str, Series], names: list[str], metric: str, quiet: Sequence[str] = ()
 ) -> alt.LayerChart:
-    """Accuracy in [0, 1] by gold position, with a band for each interval."""
+    """Accuracy in [0, 1] by gold position, with a band for each interval. quiet: arms that stand back: the controls."""
     percent = alt.Axis(labelExpr="round(datum.value * 100)")
     y = alt.Y("y:Q", title=f"{metric} (%)", axis=percent, scale=alt.Scale(domain=[0, 1]))
-    base = alt.Chart(alt.InlineData(values=accuracy_rows(positions, series))).encode(
-        x=position_axis(positions), color=arm_colour(names)
-    )
-    band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
-    line = base.mark_line(strokeWidth=2).encode(y=y)
-    points = base.mark_point(filled=True, size=64, opacity=1).encode(y=y, shape=arm_shape(names))
-    return alt.LayerChart(layer=[band, line, points])
+    layers: list[alt.Chart] = []
+    for arms, opacity, dash in ((quiet, 0.05, [5, 3]), ([name for name in series if name not in quiet], 0.13, [1, 0])):
+        rows = accuracy_rows(positions, {name: series[name] for name in arms})
+        base = alt.Chart(alt.InlineData(values=rows)).encode(x=position_axis(positions), color=arm_colour(names))
+        layers += [
+            base.mark_area(opacity=opacity).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            base.mark_line(strokeWidth=1.3 if arms is quiet else 2, strokeDash=dash).encode(y=y),
+            base.mark_point(filled=True, size=64, opacity=1).encode(y=y, shape=arm_shape(names)),
+        ]
+    return alt.LayerChart(layer=layers if quiet else layers[3:])
 
 
 def factor_layers(
