@@ -13,6 +13,7 @@ from ropewalk.cli import tables
 from ropewalk.comparison import compare
 from ropewalk.findings import findings
 from ropewalk.results import OWN_LOOP, TaskResult
+from ropewalk.verdict import LABELS
 
 ARMS = {"vanilla": "vanilla", "factors": "found factors"}
 
@@ -43,8 +44,8 @@ def summary(vanilla: TaskResult, factors: TaskResult, **more: Any) -> dict[str, 
     return figures | {"warnings": findings(figures)}
 
 
-def shown(*parts: Any) -> str:
-    screen = Console(width=120, record=True, file=io.StringIO())
+def shown(*parts: Any, width: int = 120) -> str:
+    screen = Console(width=width, record=True, file=io.StringIO())
     for part in parts:
         screen.print(part)
     return screen.export_text()
@@ -60,8 +61,8 @@ U = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 1.0]
 def test_verdicts() -> None:
     text = shown(*tables.figures(summary(result(U), result(np.ones((4, 3)))), ARMS))
     assert ["@10", "25", "[5–70]", "100", "[51–100]"] in rows(text)
-    assert text.startswith("accuracy, %")
-    assert ["average", "66.7"] in [row[:2] for row in rows(text)]
+    assert ["found", "factors", "███", "100.0"] in [row[:4] for row in rows(text)]
+    assert ["vanilla", "█▃▇", "66.7"] in [row[:3] for row in rows(text)]
     assert ["@0", "0.5000", "0.5000"] in rows(text)
     assert "group" not in text
     assert "perplexity" not in text
@@ -71,7 +72,7 @@ def test_graded_scores_are_named() -> None:
     graded = {"graded": True, "metric": "rouge_l", "generated": True}
     figures = summary(result(U / 2, **graded), result(U, **graded))
     text = shown(*tables.figures(figures, ARMS))
-    assert text.startswith("rouge l, %")
+    assert "rouge l, %" in text
     gain = shown(tables.gain_table({"over vanilla": figures["gain"]["factors"]}))
     assert ["rouge", "l,", "points", "+33.3"] in [row[:4] for row in rows(gain)]
     assert "rouge l, points" in shown(tables.position_table(figures["gain"]["factors"]))
@@ -80,17 +81,19 @@ def test_graded_scores_are_named() -> None:
 def test_groups_are_rows() -> None:
     groups = ("4k", "8k", "8k", "4k")
     text = shown(*tables.figures(summary(result(U, groups=groups), result(U, groups=groups)), ARMS))
-    assert "by group: accuracy, %" in text
+    assert text.count("by group:") == 1
     assert [row[:2] for row in rows(text)[-2:]] == [["4k", "66.7"], ["8k", "66.7"]]
+    named = ("runs/a-folder-of-long-texts/[a]-novel.txt", "8k", "8k", "runs/a-folder-of-long-texts/[a]-novel.txt")
+    text = shown(*tables.figures(summary(result(U, groups=named), result(U, groups=named)), ARMS))
+    assert "…ong-texts/[a]-novel.txt" in text
 
 
 def test_plain_texts_have_a_perplexity() -> None:
     names = {"graded": True, "metric": "next_token_accuracy", "groups": ("a.txt", "a.txt", "b.txt", "b.txt")}
     text = shown(*tables.figures(summary(result(U / 2, **names), result(U / 2, **names)), ARMS))
-    assert text.startswith("NLL, nats/token (perplexity)")
+    assert text.count("(perplexity)") == 3  # average, by position, by group
     assert ["@10", "0.5000", "(1.65)", "0.5000", "(1.65)"] in rows(text)
-    assert "next token accuracy, %" in text
-    assert "by group: NLL, nats/token (perplexity)" in text
+    assert "next token" in text
     assert ["a.txt", "0.5000", "(1.65)", "0.5000", "(1.65)"] in rows(text)
 
 
@@ -140,3 +143,45 @@ def test_the_shape_where_nothing_is_right() -> None:
 
 def test_bars_of_eight_heights() -> None:
     assert tables.sparkline([0.0, 0.124, 0.126, 0.5, 0.99, 1.0]) == "▁▁▂▅██"
+    many = tables.sparkline([1.0] * 30 + [0.0] * 30)
+    assert many == "█" * 10 + "▁" * 10
+
+
+def test_one_arm_has_its_figures_in_one_table() -> None:
+    text = shown(*tables.figures(summary(result(U), result(U)), {"vanilla": "vanilla"}))
+    assert ["@10", "25", "[5–70]", "0.5000"] in rows(text)
+    assert text.count("@10") == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"metric": "next_token_accuracy", "graded": True},
+        {
+            "metric": "best_subspan_em",
+            "generated": True,
+            "groups": ("a/folder/of/texts/with-a-long-name.txt", "8k") * 6,
+        },
+    ],
+)
+@pytest.mark.parametrize("labels", [["vanilla"], ["vanilla", "factors"], list(LABELS)])
+def test_all_arms_of_a_search_fit_80_columns(more: dict[str, Any], labels: list[str]) -> None:
+    """Ten positions, five-digit ones among them; every cell at its widest."""
+    positions = tuple(range(10000, 10010))
+    found = result(np.ones((12, 10)), positions=positions, log_likelihoods=np.full((12, 10), -12.3456), **more)
+    arms = {name: LABELS[name] for name in labels}
+    comparison = compare(found, found)
+    figures = summary(found, found, gain={"factors": comparison}) | {name: found.summary() for name in arms}
+    over = {f"found factors over {label}": comparison for label in LABELS.values()}
+    parts = [*tables.figures(figures, arms), tables.position_table(comparison), tables.gain_table(over)]
+    text = shown(*parts, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    whole = shown(*parts, width=300)
+    assert [line.rstrip() for line in text.splitlines()] == [
+        line.rstrip() for line in whole.splitlines()
+    ]  # nothing cut
+    assert "100 [76–100]" in text
+    assert ("(2.3e+05)" in text) == (more.get("metric") == "next_token_accuracy")
+    assert text.count("█" * 10) == len(arms)
+    assert ("by group" in text) == ("groups" in more)

@@ -60,7 +60,7 @@ def test_a_graded_generated_task_with_groups(
         assert [example["verdict"] for example in scores[arm]["examples"]] == [None] * 9
         assert all(isinstance(example["text"], str) for example in scores[arm]["examples"])
     assert "values found, %" in shown
-    assert "by group: values found, %" in shown
+    assert "by group:" in shown
     assert "50 words" in shown
 
 
@@ -82,7 +82,7 @@ def test_plain_texts(roomy: Path, book: Path, tmp_path: Path, capsys: pytest.Cap
     assert ropewalk("profile", "--model", roomy, *task, "--json", tmp_path / "profile.json") == 0
     document = read(tmp_path / "profile.json")
     assert len(document["vanilla"]["perplexity"]) == len(document["positions"]) == 2
-    assert "NLL, nats/token (perplexity)" in capsys.readouterr().out
+    assert "(perplexity)" in capsys.readouterr().out
     assert document["warnings"] == []
     assert ropewalk("profile", "--model", roomy, *task, "--generate") == 2
     assert "nothing to generate" in capsys.readouterr().err

@@ -9,33 +9,53 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from inspect import BoundArguments
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from ropewalk.cli.config import read_config
+from ropewalk.cli.examples import epilogue
 from ropewalk.cli.invocation import remember
 from ropewalk.errors import RopewalkError
+
+CONDUCT = """Exit codes:
+  0    done
+  2    a mistake in what was given; one line says what to do
+  130  stopped by Ctrl-C; a search or mend goes on by the same command
+  else a bug: please report its traceback
+
+Results go to standard output, progress and errors to standard error. Colours
+only on a terminal, and not where NO_COLOR is set. ropewalk VERB --help says all
+about a verb.
+"""
 
 app = App(
     name="ropewalk",
     help="Cures 'lost in the middle' in rotary-position LLMs without training: one scaling factor per layer.",
+    help_epilogue=f"{epilogue('')}\n{CONDUCT}",
+    help_format="plaintext",
     version=lambda: version("ropewalk"),
     help_flags=["--help", "-h"],
     suppress_keyboard_interrupt=False,  # a verb says what it kept, and how to go on
     config=read_config,
 )
-for verb, function, summary in (
+VERBS = (
     ("demo", "demo", "The whole road once on a small real model: profile, search, test. About 8 minutes on two cores."),
     ("mend", "mend", "All of it for those who just want it mended: profile, search, test, a checkpoint, one page."),
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
+    ("report", "report", "One page that shows a run, or several side by side; works offline."),
     ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
-    ("data", "data", "Files of questions: get the official ones, or build your own."),
     ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),
     ("doctor", "doctor", "Is this model supported, layer by layer, and what will a search cost?"),
-):
-    app.command(f"ropewalk.cli.{verb}:{function}", name=verb, help=summary)
+    ("data", "data", "Files of questions: get the official ones, or build your own."),
+)
+for place, (verb, function, summary) in enumerate(VERBS):
+    # An App that is imported, as data's, brings its own epilogue and place.
+    more: dict[str, Any] = {} if verb == "data" else {"help_epilogue": epilogue(verb), "sort_key": place}
+    app.command(f"ropewalk.cli.{verb}:{function}", name=verb, help=summary, **more)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,11 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
+    from ropewalk.cli import console
+    from ropewalk.cli.encoding import never_fail
+
+    never_fail()
     remember(arguments)
     try:
-        app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = app.parse_args(
+            list(arguments), console=console.output(), exit_on_error=False, print_error=False
+        )
+        _perform(command, bound)
     except CycloptsError as error:
-        return _fail(str(error).replace("\n", " "), "see: ropewalk --help")
+        return _fail(_words(error), f"see: {' '.join(['ropewalk', *_verb(arguments)])} --help")
     except RopewalkError as error:
         return _fail(str(error))
     except KeyboardInterrupt as stop:
@@ -58,6 +85,37 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return 0
     return 0
+
+
+def _perform(command: Any, bound: BoundArguments) -> None:
+    """Call a verb with its voice, and write the figures that it returns."""
+    from ropewalk.cli import console
+    from ropewalk.cli.options import Output
+
+    given = bound.arguments
+    output = given.get("output") or Output(quiet=bool(given.get("quiet")))
+    with console.speaking(console.Voice(output.quiet, output.on_stdout)):
+        figures = command(*bound.args, **bound.kwargs)
+        if figures is not None:
+            output.write(figures)
+
+
+def _verb(arguments: Sequence[str]) -> Sequence[str]:
+    """The command that was meant, as far as it is one."""
+    return app.parse_commands(list(arguments))[0]
+
+
+def _words(error: CycloptsError) -> str:
+    """What was wrong, in a line."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing" if not error.tokens_so_far and not error.keyword else _line(error)
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"nothing takes {' '.join(map(repr, error.unused_tokens))}"
+    return _line(error)
+
+
+def _line(error: CycloptsError) -> str:
+    return str(error).replace("\n", " ")
 
 
 def _fail(message: str, hint: str = "", code: int = 2) -> int:

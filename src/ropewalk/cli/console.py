@@ -1,45 +1,115 @@
-"""What the terminal shows while it works: progress with the time left, on standard error."""
+"""What the terminal shows: results on standard output; while it works, progress with the time left on standard error.
+
+Colours and moving bars only on a terminal, and not where NO_COLOR is set; elsewhere plain lines.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 LINE_EVERY = 15.0  # seconds between progress lines where there is no terminal
 
 
+@dataclass(frozen=True)
+class Voice:
+    """What the command may say. quiet: results alone. figures_only: standard output belongs to the JSON figures."""
+
+    quiet: bool = False
+    figures_only: bool = False
+
+
+USUAL = Voice()
+_VOICE: ContextVar[Voice] = ContextVar("voice", default=USUAL)
+
+
+@contextmanager
+def speaking(voice: Voice) -> Iterator[None]:
+    """Inside the block the command speaks with this voice."""
+    token = _VOICE.set(voice)
+    try:
+        yield
+    finally:
+        _VOICE.reset(token)
+
+
 def output() -> Console:
     """Standard output: results."""
-    return Console(highlight=False, soft_wrap=False)
+    return _console(silent=_VOICE.get().figures_only)
 
 
 def errors() -> Console:
     """Standard error: progress and remarks."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True, silent=_VOICE.get().quiet)
 
 
 def line(text: str) -> None:
     """One plain line on standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if not _VOICE.get().quiet:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def say(text: str | Text, style: str | None = None) -> None:
+    """Sentences on standard output, wrapped between words: a path that is longer than a line stays whole.
+
+    A `Text` has one style from end to end; in a str brackets are brackets. An empty one is no line.
+    """
+    plain, whole_style = (text.plain, str(text.style)) if isinstance(text, Text) else (text, style)
+    console = output()
+    lines = textwrap.wrap(plain, console.width, break_long_words=False, break_on_hyphens=False)
+    if lines:
+        console.print("\n".join(lines), style=whole_style, markup=False, soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """A result on standard output, letter by letter as it is."""
+    if not _VOICE.get().figures_only:
+        sys.stdout.write(text)
+
+
+def is_live(console: Console) -> bool:
+    """Whether a bar can move there."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.quiet
+
+
+def _console(*, stderr: bool = False, silent: bool = False) -> Console:
+    if os.environ.get("NO_COLOR"):  # no colours, and no control characters either: bold is one
+        return Console(stderr=stderr, quiet=silent, highlight=False, force_terminal=False, color_system=None)
+    return Console(stderr=stderr, quiet=silent, highlight=False)
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Say what is being done while it takes: a spinner on a terminal, a line elsewhere."""
+    """Say what is being done while it takes: a spinner with the time so far on a terminal, a line elsewhere."""
     console = errors()
-    if console.is_terminal:
-        with console.status(what):
-            yield
-    else:
+    if not is_live(console):
         line(what)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(what, total=None)
         yield
 
 
@@ -51,6 +121,7 @@ class StageProgress:
 
     def __init__(self) -> None:
         self._console = errors()
+        self._is_live = is_live(self._console)
         self._bar = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=None),
@@ -67,7 +138,7 @@ class StageProgress:
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._screen)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.start()
         return self
 
@@ -84,7 +155,7 @@ class StageProgress:
         self._complete()
         self._name, self._total, self._done, self._remark = name, prompts, 0, ""
         self._started = self._last_line = time.monotonic()
-        if self._console.is_terminal:
+        if self._is_live:
             self._bar.add_task(name, total=prompts, remark="")
         else:
             line(f"{name}: {prompts} prompts")
@@ -92,7 +163,7 @@ class StageProgress:
     def advance(self, prompts: int) -> None:
         """That many prompts were scored."""
         self._done += prompts
-        if self._console.is_terminal:
+        if self._is_live:
             self._bar.advance(self._bar.task_ids[-1], prompts)
         elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
@@ -104,13 +175,13 @@ class StageProgress:
     def spare(self, prompts: int) -> None:
         """That many prompts of the stage will not be scored."""
         self._total = max(self._done, self._total - prompts)
-        if self._console.is_terminal:
+        if self._is_live:
             self._bar.update(self._bar.task_ids[-1], total=self._total)
 
     def remark(self, text: str) -> None:
         """A short word beside the bar, such as the best so far."""
         self._remark = f", {text}"
-        if self._console.is_terminal and self._bar.task_ids:
+        if self._is_live and self._bar.task_ids:
             self._bar.update(self._bar.task_ids[-1], remark=text)
 
     @property
@@ -119,7 +190,7 @@ class StageProgress:
         return self._done / max(time.monotonic() - self._started, 1e-9)
 
     def _complete(self) -> None:
-        if self._console.is_terminal and self._bar.task_ids:
+        if self._is_live and self._bar.task_ids:
             self._bar.update(self._bar.task_ids[-1], total=max(self._done, 1), completed=max(self._done, 1), remark="")
 
     def _screen(self) -> RenderableType:

@@ -27,15 +27,22 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]
         now = time.monotonic()
         if now - started < PATIENCE:
             return
-        if stream.is_terminal:
+        if console.is_live(stream):
             bar.start()
             bar.update(task, completed=done, total=total)
         elif last_line == started or now - last_line >= console.LINE_EVERY:
             last_line = now
-            console.line(f"{what}: {done}{'' if total is None else f'/{total}'} {unit}, {now - started:.0f} s")
+            console.line(f"{what}: {_told(done, total, unit, now - started)}")
 
     try:
         yield report
     finally:
         if bar.live.is_started:  # stopping one that never started prints an empty line
             bar.stop()
+
+
+def _told(done: int, total: int | None, unit: str, elapsed: float) -> str:
+    """How far it is, and the time left where that can be known."""
+    if total is None:
+        return f"{done} {unit}, {elapsed:.0f} s"
+    return f"{done}/{total} {unit}, {elapsed:.0f} s, {elapsed * max(0, total - done) / max(done, 1):.0f} s left"

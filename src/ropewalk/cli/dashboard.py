@@ -10,7 +10,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from ropewalk.cli.options import described, number
+from ropewalk.cli.options import RUN, Quiet, described, number
 from ropewalk.errors import PrerequisiteError, RopewalkError
 
 if TYPE_CHECKING:
@@ -22,19 +22,21 @@ READS = ("GET", "HEAD")
 
 
 def dashboard(
-    run: Annotated[Path, described("Run directory of a search, mend or demo, finished or at work.")],
+    run: Annotated[Path, described("Run directory of a search, mend or demo, finished or at work.", group=RUN)],
+    /,
     *,
-    port: Annotated[int, number("Port on this machine. Default: a free one.", show_default=False)] = 0,
+    port: Annotated[int, number("Port on this machine. Default: a free one.", show_default=False, group=RUN)] = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Open the study's own dashboard (Optuna's) on a run: every candidate, as they come in. Ctrl-C ends it.
 
-    Only this machine can open it, and nothing in it can change the run. Needs: pip install ropewalk[dashboard]
+    Only this machine can open it, and nothing in it can change the run.
     """
     from ropewalk.cli import console
 
     app = read_only(_application(run))
     with _server(app, port) as server:
-        console.output().print(f"http://{HOST}:{server.server_port}/dashboard", soft_wrap=True, highlight=False)
+        console.say(f"http://{HOST}:{server.server_port}/dashboard")
         console.line(f"The studies of {run}, read only. Ctrl-C ends this.")
         try:
             server.serve_forever(poll_interval=0.2)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from ropewalk import files
 from ropewalk.cli.mix import MixedTask
-from ropewalk.cli.options import JsonFile, ModelOptions, TaskChoice, described
+from ropewalk.cli.options import RUN, ModelOptions, OutDir, Output, TaskChoice, number
 from ropewalk.cli.search_options import SearchOptions
 from ropewalk.factors import ScalingFactors
 
@@ -28,14 +27,11 @@ KNOBS = {"population": 12, "parents": 4, "mutations": 3, "crossovers": 3, "gener
 
 def demo(
     *,
-    out: Annotated[Path, described("Run directory.")] = Path("runs/demo"),
-    seed: Annotated[int, described("Seed of the records and of the search.")] = 0,
-    json: JsonFile = None,
-) -> None:
-    """Profile SmolLM2-135M, search factors for it, test them on held-out records: about 8 minutes on two cores.
-
-    Example: ropewalk demo --out runs/demo
-    """
+    out: OutDir = Path("runs/demo"),
+    seed: Annotated[int, number("Seed of the records and of the search.", group=RUN)] = 0,
+    output: Output | None = None,
+) -> dict[str, Any]:
+    """Profile SmolLM2-135M, search factors for it, test them on held-out records: about 8 minutes on two cores."""
     from ropewalk.cli import console
     from ropewalk.cli.work import Asked
     from ropewalk.cli.workflow import search_and_test
@@ -45,19 +41,17 @@ def demo(
     asked = Asked.of(MODEL, SEARCH, KNOBS, tasks, seed)
     larger = larger_search()
     work = replace(asked.work(*MODEL.load()), short_forms=(None,), others={"larger_search": larger})
-    screen = console.output()
-    screen.print(
+    console.say(
         f"SmolLM2-135M-Instruct, key-value retrieval with {TASK.keys} keys: search on "
         f"{len(work.search.tasks[0].examples)} prompts, test on {len(work.test.tasks[0].examples)} others."
     )
     summary = search_and_test(work, out)
-    screen.print(
+    console.say(
         f"A search of {summary['search']['evaluations']} prompts is a small one. Factors that a search of "
         f"{larger.found['evaluations']} prompts on a GPU found were tested beside it. "
         + verdict_sentence(summary["gain"]["larger_search"], "these factors")
     )
-    if json:
-        files.write_json(json, summary)
+    return summary
 
 
 def larger_search() -> ScalingFactors:

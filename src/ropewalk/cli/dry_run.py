@@ -17,20 +17,19 @@ STAGES = ("search", "validation", "controls", "test")
 Prompts = dict[str, dict[str, int]]  # by task, then by stage
 
 
-def say(asked: Asked, work: Work, model: Any, tokenizer: Any) -> None:
-    """Print what would run, from one measured record of each task. Writes nothing."""
+def say(asked: Asked, work: Work, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Print what would run, from one measured record of each task, and return it for JSON."""
     prompts = planned_prompts_of(work)
     with console.working("Timing one record of each task"):
         measured = _measure(asked, work, model, tokenizer)
-    screen = console.output()
-    screen.print(_head(work))
+    console.say(_head(work))
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("prompts")
     for stage in STAGES:
         table.add_column(stage, justify="right")
     for task, row in prompts.items():
         table.add_row(task, *[str(row[stage]) for stage in STAGES])
-    screen.print(table)
+    console.output().print(table)
     total = sum(
         row[stage] * measured[task][stage == "test"].seconds_per_prompt
         for task, row in prompts.items()
@@ -39,13 +38,20 @@ def say(asked: Asked, work: Work, model: Any, tokenizer: Any) -> None:
     some = max((pair[0] for pair in measured.values()), key=lambda one: one.memory_gib)
     limit = f", the search at most {seconds(work.plan.seconds)}" if work.plan.seconds else ""
     tokens = ", ".join(f"{task} {pair[0].tokens_per_prompt:.0f}" for task, pair in measured.items())
-    screen.print(
+    console.say(
         f"About {seconds(total)} on {some.device}{limit} (tokens a prompt: {tokens}), {some.memory_gib:.1f} GiB of "
         f"{some.memory_kind}."
     )
     for note in work.notes:
-        screen.print(note)
-    screen.print("Nothing was written.")
+        console.say(note)
+    console.say("Nothing was written.")
+    return {
+        "prompts": prompts,
+        "seconds": total,
+        "tokens_per_prompt": {task: pair[0].tokens_per_prompt for task, pair in measured.items()},
+        "memory_gib": some.memory_gib,
+        "device": some.device,
+    }
 
 
 def planned_prompts_of(work: Work) -> Prompts:

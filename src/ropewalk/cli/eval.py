@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ropewalk import files
-from ropewalk.cli.options import JsonFile, ModelOptions, SplitName, TaskChoice, described
+from ropewalk.cli.options import MODEL, RUN, ModelOptions, Output, SplitName, TaskChoice, described
 from ropewalk.errors import RopewalkError
 from ropewalk.factors import ScalingFactors
 
@@ -15,15 +15,17 @@ def evaluate(
     *,
     model: ModelOptions,
     task: TaskChoice | None = None,
-    factors: Annotated[Path | None, described("factors.json; default: those the checkpoint carries.")] = None,
+    factors: Annotated[
+        Path | None,
+        described("factors.json. Default: those the checkpoint carries.", group=MODEL, metavar="FILE"),
+    ] = None,
     split: SplitName = "test",
-    json: JsonFile = None,
-    scores: Annotated[Path | None, described("Write every example's scores as JSON to this file.")] = None,
-) -> None:
-    """Compare a model with and without scaling factors on the same records.
-
-    Example: ropewalk eval --model Qwen/Qwen2.5-0.5B-Instruct --factors runs/kv/factors.json --keys 75
-    """
+    output: Output | None = None,
+    scores: Annotated[
+        Path | None, described("Write every example's scores as JSON to this file.", group=RUN, metavar="FILE")
+    ] = None,
+) -> dict[str, Any]:
+    """Compare a model with and without scaling factors on the same records."""
     from ropewalk.cli import console, tables
     from ropewalk.comparison import verdict_sentence
     from ropewalk.patch import factors_of
@@ -49,9 +51,9 @@ def evaluate(
         tables.gain_table({"factors over vanilla": summary["gain"]["factors"]}),
     ):
         out.print(table, "")
-    for text in (verdict_sentence(summary["gain"]["factors"], "these factors"), *tables.remarks(summary, arms)):
-        out.print(text)
-    if json:
-        files.write_json(json, summary)
+    console.say(verdict_sentence(summary["gain"]["factors"], "these factors"))
+    for text in tables.remarks(summary, arms):
+        console.say(text)
     if scores:
         files.write_json(scores, {name: result.to_dict() for name, result in results.items()})
+    return summary

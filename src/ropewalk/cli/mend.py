@@ -12,8 +12,19 @@ from cyclopts import Parameter
 
 from ropewalk import files
 from ropewalk.cli.mix import TaskMix
-from ropewalk.cli.options import JsonFile, ModelOptions, described, number
-from ropewalk.cli.search_options import SearchOptions
+from ropewalk.cli.options import (
+    MODEL,
+    SEARCH,
+    ConfigFile,
+    DryRun,
+    ModelOptions,
+    OutDir,
+    Output,
+    described,
+    flag,
+    number,
+)
+from ropewalk.cli.search_options import ControlBudget, Minutes, SearchOptions, TestLimit, ValidationLimit
 from ropewalk.errors import StudyError
 from ropewalk.locks import held
 
@@ -28,7 +39,7 @@ BUDGET = 20_000  # the size at which the search methods were compared with each 
 # error of 0.001 to 0.009 (SmolLM2, 10 keys, factors of two strengths). So a smaller limit could hardly be told from 0,
 # and 0 would forbid factors that give up a trifle at one end for the middle.
 MAX_POSITION_LOSS = 0.01
-SEARCH, MODEL, PROFILE, SUMMARY = "search", "model", "profile.json", "SUMMARY.md"  # in the directory
+SEARCH_DIR, MODEL_DIR, PROFILE, SUMMARY = "search", "model", "profile.json", "SUMMARY.md"  # in the directory
 
 if TYPE_CHECKING:
     Mended = ModelOptions
@@ -38,26 +49,23 @@ else:  # the same options, of which only the model may stand without its name
         (entry.name, _hints[entry.name], field(default=entry.default, kw_only=entry.name != "model"))
         for entry in fields(ModelOptions)
     ]
-    Mended = Parameter(name="*")(
+    Mended = Parameter(name="*", group=MODEL)(
         make_dataclass("Mended", _fields, bases=(ModelOptions,), frozen=True, namespace={"__module__": __name__})
     )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True)
 class MendOptions:
     """How long, how strictly, and whether at all."""
 
     budget: Annotated[int, number("Candidate·prompt evaluations of the search.")] = BUDGET
-    time: Annotated[float | None, described("Minutes of scoring, after which no further candidates begin.")] = None
+    time: Minutes = None
     max_position_loss: Annotated[float, described("What a position may lose, in nats a token.")] = MAX_POSITION_LOSS
-    validation_limit: Annotated[int, number("Validation records of each task, each at every position.")] = 24
-    test_limit: Annotated[int, number("Test records of each task, each at every position.")] = 100
-    control_budget: Annotated[
-        int | None,
-        number("Evaluations to find the best uniform factor, and the best line. Default: a tenth of the search's."),
-    ] = None
-    anyway: Annotated[bool, described("Search even if the profile shows no U.", negative="")] = False
+    validation_limit: ValidationLimit = 24
+    test_limit: TestLimit = 100
+    control_budget: ControlBudget = None
+    anyway: Annotated[bool, flag("Search even if the profile shows no U.")] = False
 
     def search(self) -> SearchOptions:
         """As options of a search by the default method."""
@@ -70,17 +78,12 @@ def mend(
     *,
     task: TaskMix | None = None,
     options: MendOptions | None = None,
-    out: Annotated[Path, described("Directory; the same command continues what is there.")] = Path("runs/mend"),
-    config: Annotated[Path | None, described("A TOML file with any of these options; the command line overrides.")] = (
-        None
-    ),
-    json: JsonFile = None,
-    dry_run: Annotated[bool, described("Say what would run, how long and in how much memory.", negative="")] = False,
-) -> None:
-    """Profile a model, search factors that mend its middle, test them, and write a checkpoint that carries them.
-
-    Example: ropewalk mend Qwen/Qwen2.5-0.5B-Instruct --out mended
-    """
+    out: OutDir = Path("runs/mend"),
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    output: Output | None = None,
+) -> dict[str, Any]:
+    """Profile a model, search factors that mend its middle, test them, and write a checkpoint that carries them."""
     from ropewalk.cli import console
     from ropewalk.cli.mend_profile import Profiler
     from ropewalk.export.checkpoint import plan_checkpoint
@@ -90,17 +93,14 @@ def mend(
     _check(asked, settings)
     loaded, tokenizer = model.load()
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
-    console.output().print(_doctor(loaded))
-    plan = plan_checkpoint(loaded, out / MODEL)
+    console.say(_doctor(loaded))
+    plan = plan_checkpoint(loaded, out / MODEL_DIR)
     plan.check_space()
     profiler = Profiler(model, loaded, tokenizer, asked)
     if dry_run:
-        _say(profiler, settings, plan, out)
-        return
+        return _say(profiler, settings, plan, out)
     with held(out, ".mend.lock", "mending here"):
-        left = _run(profiler, settings, out)
-    if json:
-        files.write_json(json, left)
+        return _run(profiler, settings, out)
 
 
 def _check(asked: TaskMix, options: MendOptions) -> None:
@@ -131,13 +131,12 @@ def _run(profiler: Profiler, options: MendOptions, out: Path) -> dict[str, Any]:
     from ropewalk.cli import console
     from ropewalk.cli.workflow import search_and_test
 
-    screen = console.output()
     profile = _profile(profiler, out)
-    screen.print(profile["sentence"])
+    console.say(profile["sentence"])
     if not profile["u"] and not options.anyway:
         return {"profile": profile, "verdict": None, "checkpoint": None, "result": None}
     work = _asked(profiler, options, profile["tasks"]).work(profiler.model, profiler.tokenizer)
-    result = search_and_test(work, out / SEARCH)
+    result = search_and_test(work, out / SEARCH_DIR)
     return _finish(profiler.model, profile, result, out)
 
 
@@ -151,7 +150,7 @@ def _profile(profiler: Profiler, out: Path) -> dict[str, Any]:
         kept = files.read_json(path)
         if isinstance(kept, dict) and kept.get("settings") == settings:
             return kept
-        if (out / SEARCH / "study.db").exists():
+        if (out / SEARCH_DIR / "study.db").exists():
             raise StudyError(
                 f"{out}: was made with other settings ({', '.join(_differing(kept, settings))}). Give the same ones to "
                 "continue, or another --out"
@@ -195,21 +194,20 @@ def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Pa
     from ropewalk.factors import ScalingFactors
     from ropewalk.verdict import CARRIES, HEADS, judge
 
-    factors = ScalingFactors.load(out / SEARCH / "factors.json")
+    factors = ScalingFactors.load(out / SEARCH_DIR / "factors.json")
     verdict = judge(result, factors.is_identity)
-    checkpoint = out / MODEL if verdict in CARRIES else None
+    checkpoint = out / MODEL_DIR if verdict in CARRIES else None
     if checkpoint is not None:
-        for leftover in out.glob(f".{MODEL}.partial-*"):  # of a run that was killed here: the lock is ours
+        for leftover in out.glob(f".{MODEL_DIR}.partial-*"):  # of a run that was killed here: the lock is ours
             shutil.rmtree(leftover, ignore_errors=True)
         with console.working(f"Writing the checkpoint to {checkpoint}"):
             write_checkpoint(model, factors, checkpoint)
     files.write_text(out / SUMMARY, page(profile, result, verdict, checkpoint, out))
-    screen = console.output()
-    screen.print(f"{HEADS[verdict]}.", style="bold")
-    screen.print(f"On one page: {out / SUMMARY}")
+    console.say(f"{HEADS[verdict]}.", style="bold")
+    console.say(f"On one page: {out / SUMMARY}")
     if checkpoint is not None:
-        screen.print("To use it:")
-        screen.print(f"  {serving_line(checkpoint)}", soft_wrap=True, markup=False)
+        console.say("To use it:")
+        console.output().print(f"  {serving_line(checkpoint)}", soft_wrap=True, markup=False)
     return {
         "profile": profile,
         "verdict": verdict,
@@ -218,7 +216,7 @@ def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Pa
     }
 
 
-def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Path) -> None:
+def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Path) -> dict[str, Any]:
     """What would run: by the profile that is there, else by the size that a profile would begin with."""
     from ropewalk.cli import console
     from ropewalk.cli.dry_run import say
@@ -227,10 +225,9 @@ def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Pa
     kept = files.read_json(out / PROFILE) if (out / PROFILE).exists() else {}
     is_same = isinstance(kept, dict) and kept.get("settings") == profiler.settings()
     tasks = kept["tasks"] if is_same else profiler.planned()
-    screen = console.output()
     if not is_same:
-        screen.print(f"First a profile on {RECORDS} records; only where it shows a U, and at the size that does:")
+        console.say(f"First a profile on {RECORDS} records; only where it shows a U, and at the size that does:")
     where = "shared with the model's" if plan.shares_disk else "copied"
     asked = _asked(profiler, options, tasks)
-    screen.print(f"A checkpoint in the end: {plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
-    say(asked, asked.work(profiler.model, profiler.tokenizer), profiler.model, profiler.tokenizer)
+    console.say(f"A checkpoint in the end: {plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
+    return say(asked, asked.work(profiler.model, profiler.tokenizer), profiler.model, profiler.tokenizer)

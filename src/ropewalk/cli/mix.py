@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 
 from cyclopts import Parameter
 
-from ropewalk.cli.options import TaskChoice, described, number
+from ropewalk.cli.options import TASK, DataFile, Keys, OwnOptions, Positions, Seed, TaskChoice, described, number
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import Kind, Measure, Part
 from ropewalk.tasks import make_task, task_names
@@ -35,7 +35,7 @@ class MixedTask:
         return Part(self.measure or measure, kind, weights, self.share, self.name)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=TASK)
 @dataclass(frozen=True)
 class TaskMix:
     """Which prompts are searched on."""
@@ -47,23 +47,17 @@ class TaskMix:
             "data, positions (0+18+37), limit and the task's own options. Default kv.",
             negative="",
             show_default=False,
+            metavar="NAME[:…]",
         ),
     ] = ()
-    keys: Annotated[int | None, number("kv: pairs in the JSON object. Default 75.")] = None
-    positions: Annotated[
-        str | None, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74. Default: the task's choice.")
-    ] = None
-    data: Annotated[
-        str | None, described("A file of records, also hf://datasets/OWNER/NAME/FILE; without: they are generated.")
-    ] = None
-    option: Annotated[
-        tuple[str, ...],
-        described("An option of the task's own, NAME=VALUE; may be given again.", negative="", show_default=False),
-    ] = ()
+    keys: Keys = None
+    positions: Positions = None
+    data: DataFile = None
+    option: OwnOptions = ()
     limit: Annotated[int | None, number("Search records of each task, each at every position. Default: by method.")] = (
         None
     )
-    seed: Annotated[int, number("Seed of generated records and of the search.")] = 0
+    seed: Seed = 0
 
     def tasks(self) -> tuple[MixedTask, ...]:
         """One for each --task, with what the other flags say."""

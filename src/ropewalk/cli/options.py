@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
+from ropewalk import files
 from ropewalk.errors import RopewalkError
 from ropewalk.splits import Split
 from ropewalk.tasks.base import Example, Task, TaskOptions
@@ -20,15 +22,26 @@ if TYPE_CHECKING:
 
 SHORT_RECORDS = 50  # of the task's short form, which is an extra on top of the test
 
-JsonFile = Annotated[Path | None, Parameter(name="--json", help="Write the figures as JSON to this file.")]
-
-
-SplitName = Annotated[Split, Parameter(help="Which records: test, search, validation; all for records of a file.")]
+# The panels of --help, in this order.
+MODEL, TASK, SEARCH, RUN = (
+    Group(name, sort_key=place) for place, name in enumerate(("Model", "Task", "Search", "Run"))
+)
 
 
 def described(text: str, **options: Any) -> Parameter:
     """A parameter with its help text."""
     return Parameter(help=text, **options)
+
+
+def flag(text: str, **options: Any) -> Parameter:
+    """A parameter that is said or not, with its help text."""
+    return Parameter(help=text, negative="", show_default=False, **options)
+
+
+def check_json(_: Any, path: Path | None) -> None:
+    """An option that follows --json is no file."""
+    if path is not None and str(path).startswith("-") and str(path) != "-":
+        raise ValueError("expected a file, or - for standard output")
 
 
 def whole(_: Any, tokens: Sequence[Any]) -> int:
@@ -44,30 +57,97 @@ def number(text: str, **options: Any) -> Parameter:
     return Parameter(help=text, converter=whole, **options)
 
 
-@Parameter(name="*")
+# Words that several verbs have in common.
+Keys = Annotated[int | None, number("kv: pairs in the JSON object. Default 75.")]
+Positions = Annotated[
+    str | None,
+    described(
+        "How many gold positions, or which, from 0: 5 or 0,18,37,56,74. Default: the task's choice.", metavar="LIST"
+    ),
+]
+DataFile = Annotated[
+    str | None,
+    described("A file of records, also hf://datasets/OWNER/NAME/FILE. Default: they are generated.", metavar="FILE"),
+]
+OwnOptions = Annotated[
+    tuple[str, ...],
+    described(
+        "An option of the task's own; may be given again.", negative="", show_default=False, metavar="NAME=VALUE"
+    ),
+]
+Seed = Annotated[int, number("Seed of generated records and of the search.")]
+OutDir = Annotated[
+    Path, described("Run directory; the same command continues what is there.", group=RUN, metavar="DIR")
+]
+ConfigFile = Annotated[
+    Path | None,
+    described("A TOML file with any of these options; the command line goes before it.", group=RUN, metavar="FILE"),
+]
+DryRun = Annotated[bool, flag("Only say what would run, how long and in how much memory.", group=RUN)]
+Quiet = Annotated[bool, flag("No progress and no remarks: the result alone.", name=("--quiet", "-q"), group=RUN)]
+SplitName = Annotated[Split, Parameter(help="Which records; all: of a file, where they are not split.", group=TASK)]
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Output:
+    """Where the figures go, and how much is said. `ropewalk.cli.run` sees to both.
+
+    A verb that has these options returns its figures, ready for JSON.
+    """
+
+    json: Annotated[
+        Path | None,
+        described(
+            "Also write the figures as JSON to this file; -: print them in place of the tables.",
+            allow_leading_hyphen=True,
+            metavar="FILE",
+            validator=check_json,
+        ),
+    ] = None
+    quiet: Quiet = False
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether standard output is for the figures alone."""
+        return self.json is not None and str(self.json) == "-"
+
+    def write(self, figures: Any) -> None:
+        """The figures as asked for. Raises `DataError` if the file can't be written."""
+        if self.on_stdout:
+            sys.stdout.write(json.dumps(figures, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        elif self.json is not None:
+            files.write_json(self.json, figures)
+
+
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, and how it is loaded and asked."""
 
-    model: Annotated[str, described("Checkpoint folder, hub id, .gguf file, or 'demo' for the embedded model.")]
-    dtype: Annotated[str | None, described("bfloat16, float16 or float32; default: what suits the device.")] = None
-    device: Annotated[str | None, described("cpu, cuda, cuda:1, auto (spread); default: a GPU if there is one.")] = None
-    chat_template: Annotated[bool, described("Use the model's chat template; without: the bare completion prompt.")] = (
-        True
-    )
+    model: Annotated[
+        str, described("Checkpoint folder, hub id, .gguf file, or 'demo': SmolLM2-135M-Instruct.", metavar="MODEL")
+    ]
+    dtype: Annotated[
+        str | None, described("bfloat16, float16 or float32. Default: what suits the device.", metavar="TYPE")
+    ] = None
+    device: Annotated[
+        str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
+    ] = None
+    chat_template: Annotated[
+        bool, described("Ask by the model's chat template, or with the bare completion prompt.")
+    ] = True
     chat_template_kwargs: Annotated[
-        str | None, described("JSON for the chat template, e.g. '{\"enable_thinking\": false}'.")
+        str | None, described("For the chat template, such as '{\"enable_thinking\": false}'.", metavar="JSON")
     ] = None
     overflow: Annotated[
         Literal["error", "skip"], described("Prompts over the model's limit: an error, or their records are left out.")
     ] = "error"
     generate: Annotated[
-        bool | None, described("Score answers that are really generated; default: if the task's metric is so.")
+        bool | None, described("Score answers that are really generated. Default: if the task's metric is so.")
     ] = None
-    trust_remote_code: Annotated[bool, described("Run code that the checkpoint brings.", negative="")] = False
-    any_model: Annotated[
-        bool, described("Apply factors that were made for another model or rope scheme.", negative="")
-    ] = False
+    trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.")] = False
+    any_model: Annotated[bool, flag("Apply factors that were made for another model or rope scheme.")] = False
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer, with a line on standard error while it takes."""
@@ -157,24 +237,18 @@ class ModelOptions:
         )
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=TASK)
 @dataclass(frozen=True)
 class TaskChoice:
     """Which prompts."""
 
-    task: Annotated[str, described("What the prompts ask for.")] = "kv"
-    keys: Annotated[int | None, number("kv: pairs in the JSON object. Default 75.")] = None
-    positions: Annotated[
-        str | None, described("A count, or 0-based gold positions: 5 or 0,18,37,56,74. Default: the task's choice.")
-    ] = None
-    data: Annotated[
-        str | None, described("A file of records, also hf://datasets/OWNER/NAME/FILE; without: they are generated.")
-    ] = None
-    option: Annotated[
-        tuple[str, ...], described("An option of the task's own, NAME=VALUE; may be given again.", negative="")
-    ] = ()
+    task: Annotated[str, described("What the prompts ask for: kv, mdqa, needle, …", metavar="NAME")] = "kv"
+    keys: Keys = None
+    positions: Positions = None
+    data: DataFile = None
+    option: OwnOptions = ()
     limit: Annotated[int | None, number("Records, each at every position. Default: the task's, mostly 100.")] = None
-    seed: Annotated[int, number("Seed of generated records and of the search.")] = 0
+    seed: Annotated[int, number("Seed of generated records.")] = 0
 
     def make(self, limit: int | None = None) -> Task:
         """The task, with another number of records if given."""

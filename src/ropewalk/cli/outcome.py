@@ -69,7 +69,7 @@ def show(summary: Mapping[str, Any], work: Work, out: Path) -> None:
     screen = console.output()
     for task, block in summary["tasks"].items():
         if len(work.names) > 1:
-            screen.print(f"[bold]{task}[/bold]")
+            console.say(task, style="bold")
         arms = {name: label for name, label in LABELS.items() if name in block}
         for table in (
             *tables.figures(block, arms),
@@ -80,16 +80,17 @@ def show(summary: Mapping[str, Any], work: Work, out: Path) -> None:
             ),
         ):
             screen.print(table, "")
-        for text in (tables.shape_sentence(block["vanilla"]), block["sentence"], *tables.remarks(block, arms)):
-            if text:
-                screen.print(text)
+        console.say(tables.shape_sentence(block["vanilla"]))
+        console.say(block["sentence"])
+        for text in tables.remarks(block, arms):
+            console.say(text)
     for check in summary["constraints"]:
-        screen.print(constraint_sentence(check))
+        console.say(constraint_sentence(check))
     for arm in work.controls:
         if arm not in next(iter(summary["tasks"].values())):
-            screen.print(f"No {LABELS[arm].removeprefix('best ')} beat vanilla on the search records.")
+            console.say(f"No {LABELS[arm].removeprefix('best ')} beat vanilla on the search records.")
     pictures = ", ".join(_picture(task, work.names) for task in work.names)
-    screen.print(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, {pictures}")
+    console.say(f"Factors, figures and scores: {out}/factors.json, result.json, scores.json, {pictures}")
 
 
 def _sentence(outcome: Outcome, summary: Mapping[str, Any]) -> str:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ropewalk import files
-from ropewalk.cli.options import JsonFile, ModelOptions, SplitName, TaskChoice
+from ropewalk.cli.options import ModelOptions, Output, SplitName, TaskChoice
 
 
 def profile(
-    *, model: ModelOptions, task: TaskChoice | None = None, split: SplitName = "test", json: JsonFile = None
-) -> None:
-    """Show how bad the middle is: accuracy by the position of the evidence.
-
-    Example: ropewalk profile --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --positions 5
-    """
+    *, model: ModelOptions, task: TaskChoice | None = None, split: SplitName = "test", output: Output | None = None
+) -> dict[str, Any]:
+    """Show how bad the middle is: accuracy by the position of the evidence."""
     from ropewalk.cli import console, tables
     from ropewalk.findings import findings
     from ropewalk.patch import factors_of
@@ -40,11 +36,10 @@ def profile(
     labels = {"vanilla": "vanilla", "factors": "its factors"}
     shown = {name: labels[name] for name in arms}
     out = console.output()
-    out.print(f"{model.model}: {choice.task}, {len(results['vanilla'].records)} records at each position")
+    console.say(f"{model.model}: {choice.task}, {len(results['vanilla'].records)} records at each position")
     for table in tables.figures(summary, shown):
         out.print(table, "")
-    for text in (tables.shape_sentence(summary["vanilla"]), *tables.remarks(summary, shown)):
-        if text:
-            out.print(text)
-    if json:
-        files.write_json(json, summary)
+    console.say(tables.shape_sentence(summary["vanilla"]))
+    for text in tables.remarks(summary, shown):
+        console.say(text)
+    return summary

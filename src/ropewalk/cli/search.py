@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from ropewalk import files
 from ropewalk.cli.knobs import Knobs, given_knobs
 from ropewalk.cli.mix import TaskMix
-from ropewalk.cli.options import JsonFile, ModelOptions, described
+from ropewalk.cli.options import ConfigFile, DryRun, ModelOptions, OutDir, Output
 from ropewalk.cli.search_options import SearchOptions
 
 
@@ -18,17 +17,12 @@ def search(
     task: TaskMix | None = None,
     options: SearchOptions | None = None,
     knobs: Knobs | None = None,
-    out: Annotated[Path, described("Run directory; the same command continues what is there.")] = Path("runs/search"),
-    config: Annotated[Path | None, described("A TOML file with any of these options; the command line overrides.")] = (
-        None
-    ),
-    json: JsonFile = None,
-    dry_run: Annotated[bool, described("Say what would run, how long and in how much memory.", negative="")] = False,
-) -> None:
-    """Search per-layer scaling factors, choose among finalists on validation records, test on held-out ones.
-
-    Example: ropewalk search --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --positions 5 --out runs/kv
-    """
+    out: OutDir = Path("runs/search"),
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    output: Output | None = None,
+) -> dict[str, Any]:
+    """Search per-layer scaling factors, choose among finalists on validation records, test on held-out ones."""
     from ropewalk.cli.dry_run import say
     from ropewalk.cli.work import Asked
     from ropewalk.cli.workflow import search_and_test
@@ -41,8 +35,5 @@ def search(
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
     work = asked.work(loaded, tokenizer)
     if dry_run:
-        say(asked, work, loaded, tokenizer)
-        return
-    summary = search_and_test(work, out)
-    if json:
-        files.write_json(json, summary)
+        return say(asked, work, loaded, tokenizer)
+    return search_and_test(work, out)

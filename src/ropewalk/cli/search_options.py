@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ropewalk.bezier import Mode
 from ropewalk.cli.mix import MixedTask
-from ropewalk.cli.options import described, number
+from ropewalk.cli.options import SEARCH, described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
@@ -27,23 +27,33 @@ TURNING_RECORDS = (
 )
 SHORT_WINDOW, SHORT_WINDOWS = 256, 16  # tokens of a short text, and how many of them a candidate reads
 
+# What `mend` may be told too.
+Minutes = Annotated[float | None, described("Minutes of scoring, after which no further candidates begin.")]
+ValidationLimit = Annotated[int, number("Validation records of each task, each at every position.")]
+TestLimit = Annotated[int, number("Test records of each task, each at every position.")]
+ControlBudget = Annotated[
+    int | None,
+    number("Evaluations to find the best uniform factor, and the best line. Default: a tenth of the search's."),
+]
 
-@Parameter(name="*")
+
+@Parameter(name="*", group=SEARCH)
 @dataclass(frozen=True)
 class SearchOptions:
     """How to search; what is None is the method's own choice."""
 
-    method: Annotated[str, described("Search method.")] = "default"
+    method: Annotated[str, described("Search method.", metavar="NAME")] = "default"
     budget: Annotated[
         int | None,
         number("Candidate·prompt evaluations of the search; chooses the generations unless they are given."),
     ] = None
-    time: Annotated[float | None, described("Minutes of scoring, after which no further candidates begin.")] = None
+    time: Minutes = None
     objective: Annotated[Kind, described("What is maximised over the positions: U, their mean, or the worst one.")] = (
         "utilisation"
     )
     weights: Annotated[
-        str | None, described("Weights of first, middle and last position in U, or one each. Default 0.8,1,1.2.")
+        str | None,
+        described("Weights of first, middle and last position in U, or one each. Default 0.8,1,1.2.", metavar="LIST"),
     ] = None
     measure: Annotated[
         Measure | None, described("What is measured at a position: log-likelihood or accuracy. Default: by method.")
@@ -55,7 +65,7 @@ class SearchOptions:
     max_short_perplexity: Annotated[
         float | None, described("Constraint: perplexity of short texts at most this many per cent above vanilla's.")
     ] = None
-    short_text: Annotated[str | None, described("A text file for --max-short-perplexity.")] = None
+    short_text: Annotated[str | None, described("A text file for --max-short-perplexity.", metavar="FILE")] = None
     racing: Annotated[
         bool | None, described("Stop candidates early that a paired test puts below the elite. Default: by method.")
     ] = None
@@ -70,12 +80,9 @@ class SearchOptions:
         None
     )
     finalists: Annotated[int, number("Best candidates that meet vanilla on validation records; 0: none.")] = 4
-    validation_limit: Annotated[int, number("Validation records of each task, each at every position.")] = 24
-    test_limit: Annotated[int, number("Test records of each task, each at every position.")] = 100
-    control_budget: Annotated[
-        int | None,
-        number("Evaluations to find the best uniform factor, and the best line. Default: a tenth of the search's."),
-    ] = None
+    validation_limit: ValidationLimit = 24
+    test_limit: TestLimit = 100
+    control_budget: ControlBudget = None
 
     def check(self) -> None:
         """Raise `RopewalkError` for what can't be meant, before a model is loaded."""

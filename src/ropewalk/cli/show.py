@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from rich.text import Text
 
-from ropewalk import files
-from ropewalk.cli.options import JsonFile, ModelOptions, SplitName, TaskChoice, described
+from ropewalk.cli.options import RUN, TASK, ModelOptions, Output, SplitName, TaskChoice, described, flag
 from ropewalk.errors import RopewalkError
 from ropewalk.prompt_view import PromptView, piece_kinds, view
 from ropewalk.tasks.base import Example, Task
@@ -27,14 +25,14 @@ def show(
     model: ModelOptions,
     task: TaskChoice | None = None,
     split: SplitName = "test",
-    index: Annotated[int | None, described("Which example of the split, from 0. Default 0.")] = None,
-    id: Annotated[str | None, described("Or its id, such as kv-0-test-0@37.")] = None,
-    verbose: Annotated[bool, described("Every accepted answer, not the first one alone.", negative="")] = False,
-    json: JsonFile = None,
-) -> None:
+    index: Annotated[int | None, described("Which example of the split, from 0. Default 0.", group=TASK)] = None,
+    id: Annotated[str | None, described("Or its id, such as kv-0-test-0@37.", group=TASK)] = None,
+    verbose: Annotated[bool, flag("Every accepted answer, not the first one alone.", group=RUN)] = False,
+    output: Output | None = None,
+) -> dict[str, Any]:
     """Print one prompt as the model gets it, decoded from its token ids, with evidence and scored tokens marked.
 
-    Loads the tokenizer alone. Example: ropewalk show --model Qwen/Qwen2.5-0.5B-Instruct --keys 10 --index 3
+    Loads the tokenizer alone.
     """
     from ropewalk.cli import console
     from ropewalk.prompts import PromptRenderer
@@ -48,13 +46,12 @@ def show(
     if out.is_terminal:
         out.print(Text.assemble(*((text, STYLES[mark]) for text, mark in views[0].stretches())), soft_wrap=True)
     else:
-        sys.stdout.write(marked(views[0]) + "\n")
+        console.write(marked(views[0]) + "\n")  # as it is: rich would make spaces of tabs
     facts = [*_facts(made, example, views[0]), *_answers(views if verbose else views[:1], len(views))]
-    out.print("─" * 40)
+    console.say("─" * 40)
     for name, value in facts:
         out.print(f"{name:<11}", _coloured(value) if out.is_terminal else value, sep="", soft_wrap=True, markup=False)
-    if json:
-        files.write_json(json, _document(made, example, renderer.settings(), views))
+    return _document(made, example, renderer.settings(), views)
 
 
 def choose(examples: Sequence[Example], split: str, index: int | None, name: str | None) -> Example:

@@ -1,12 +1,13 @@
-"""What the terminal shows of figures: tables by position and by group, one sparkline of the U, warnings in words.
+"""What the terminal shows of figures: an overview with the U of each arm, tables by position and group, warnings.
 
-summary, in all of these: what `--json` holds. arms: key of `summary` -> label, a column each. Positions are the rows:
-any number of them fits a terminal of 80 columns.
+summary, in all of these: what `--json` holds. arms: key of `summary` -> label. In the overview arms are the rows, in
+the other tables the columns: any number of positions and all arms of a search fit a terminal of 80 columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.table import Table
@@ -17,65 +18,103 @@ from ropewalk.findings import no_u_to_mend
 from ropewalk.results import OWN_LOOP, PERPLEXITY_METRIC
 
 BARS = "▁▂▃▄▅▆▇█"
+LONGEST = 20  # bars of a sparkline
+FEW, VERY_FEW = 4, 3  # arms whose intervals, or perplexities, fit beside each other
+NAME_WIDTH, NARROW = 24, 12  # of a group of records, which may have a file's name
 
 
 def figures(summary: Mapping[str, Any], arms: Mapping[str, str]) -> list[Table]:
-    """All tables of one or more arms: the metric and the likelihood by position, both by group if there are groups."""
+    """The overview, then the metric and the likelihood by position, and both by group if there are groups."""
     some = summary[next(iter(arms))]
-    tables = [likelihood_table(summary, arms), accuracy_table(summary, arms)]
-    if some["metric"] != PERPLEXITY_METRIC:
-        tables.reverse()
-    return [*tables, *([group_table(summary, arms)] if "by_group" in some else [])]
+    if len(arms) == 1:
+        tables = [position_figures(summary, next(iter(arms)))]
+    elif some["metric"] == PERPLEXITY_METRIC:
+        tables = [likelihood_table(summary, arms), accuracy_table(summary, arms)]
+    else:
+        tables = [accuracy_table(summary, arms), likelihood_table(summary, arms)]
+    return [overview(summary, arms), *tables, *([group_table(summary, arms)] if "by_group" in some else [])]
+
+
+def overview(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
+    """One row an arm: the metric by position as a sparkline, its average with the 95 % interval, the likelihood."""
+    some, positions = summary[next(iter(arms))], summary["positions"]
+    span = f"@{positions[0]}" if len(positions) == 1 else f"@{positions[0]} to @{positions[-1]}"
+    table = _plain("average over positions", span, f"{metric_words(some['metric'])}, %", _likelihood_words(some))
+    for arm, label in arms.items():
+        block = summary[arm]
+        average = _percent(block["average"], block["average_interval"], 1)
+        table.add_row(label, sparkline(block["accuracy"]), average, _average_nll(block))
+    return table
+
+
+def position_figures(summary: Mapping[str, Any], arm: str) -> Table:
+    """Of a single arm the metric with its 95 % interval and the likelihood, by gold position."""
+    block = summary[arm]
+    table = _plain("position", f"{metric_words(block['metric'])}, %", _likelihood_words(block))
+    for row, position in enumerate(summary["positions"]):
+        score = _percent(block["accuracy"][row], block["interval"][row], 0)
+        table.add_row(f"@{position}", score, _nll(block, row, True))
+    return table
 
 
 def accuracy_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """The metric by gold position with its 95 % interval."""
+    """The metric by gold position with its 95 % interval; of many arms the first and the last one's intervals alone."""
     some = summary[next(iter(arms))]
     table = _by(f"{metric_words(some['metric'])}, %", arms)
+    told = _in_full(arms)
     for row, position in enumerate(summary["positions"]):
-        cells = [_percent(summary[arm]["accuracy"][row], summary[arm]["interval"][row], 0) for arm in arms]
+        cells = [
+            _percent(summary[arm]["accuracy"][row], summary[arm]["interval"][row] if arm in told else None, 0)
+            for arm in arms
+        ]
         table.add_row(f"@{position}", *cells)
-    table.add_row("average", *[_percent(summary[arm]["average"], summary[arm]["average_interval"], 1) for arm in arms])
-    table.add_row("", *[sparkline(summary[arm]["accuracy"]) for arm in arms])
     return table
 
 
 def likelihood_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
-    """Negative log-likelihood by gold position in nats per answer token; of plain texts with the perplexity."""
-    table = _by(_likelihood_words(summary[next(iter(arms))]), arms)
+    """Negative log-likelihood by gold position in nats per answer token; of few arms on texts the perplexity too."""
+    in_full = len(arms) <= VERY_FEW
+    table = _by(_likelihood_words(summary[next(iter(arms))], in_full), arms)
     for row, position in enumerate(summary["positions"]):
-        table.add_row(f"@{position}", *[_nll(summary[arm], row) for arm in arms])
-    table.add_row("average", *[_average_nll(summary[arm]) for arm in arms])
+        table.add_row(f"@{position}", *[_nll(summary[arm], row, in_full) for arm in arms])
     return table
 
 
 def group_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
     """Averages over positions of each group of records: the metric with its interval, of plain texts the likelihood."""
     some = summary[next(iter(arms))]
-    is_text = some["metric"] == PERPLEXITY_METRIC
-    table = _by(f"by group: {_likelihood_words(some) if is_text else metric_words(some['metric']) + ', %'}", arms)
+    is_text, in_full = some["metric"] == PERPLEXITY_METRIC, len(arms) <= VERY_FEW
+    table = _by(
+        f"by group: {_likelihood_words(some, in_full) if is_text else metric_words(some['metric']) + ', %'}", arms
+    )
     for group in some["by_group"]:
-        blocks = [summary[arm]["by_group"][group] for arm in arms]
-        cells = [
-            _average_nll(block) if is_text else _percent(block["average"], block["average_interval"], 1)
-            for block in blocks
-        ]
-        table.add_row(group, *cells)
+        cells = []
+        for arm in arms:
+            block = summary[arm]["by_group"][group]
+            interval = block["average_interval"] if in_full else None
+            cells.append(_average_nll(block, in_full) if is_text else _percent(block["average"], interval, 1))
+        table.add_row(Text(_shortened(group, NAME_WIDTH if in_full else NARROW)), *cells)
     return table
 
 
 def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Paired differences with intervals and p-values, one block a comparison. Keys are labels."""
+    """Paired differences with intervals and p-values, a block a comparison; of all but the first the averages alone.
+
+    Keys are labels.
+    """
     table = _plain("gain (paired)", "difference", "95 % interval", "p")
-    for label, comparison in comparisons.items():
+    for number, (label, comparison) in enumerate(comparisons.items()):
         table.add_row(f"[italic]{label}[/italic]")
-        for name, key, scale in (
+        averages = (
             (f"{metric_words(comparison['metric'])}, points", "average", 100.0),
+            ("log-likelihood, nats/token", "average_log_likelihood", 1.0),
+        )
+        rest = (
             ("U, points", "utilisation", 100.0),
             ("worst position, points", "worst", 100.0),
-            ("log-likelihood, nats/token", "average_log_likelihood", 1.0),
             ("U of log-likelihood", "utilisation_log_likelihood", 1.0),
-        ):
+        )
+        for name, key, scale in (*averages, *(() if number else rest)):
             row = comparison[key]
             if row["difference"] is None:
                 table.add_row(f"  {name}", "not finite")
@@ -89,7 +128,7 @@ def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
 def position_table(comparison: Mapping[str, Any]) -> Table:
     """The paired tests at each position, Holm-corrected: exact McNemar on verdicts, exchange test on the others."""
     name = f"{metric_words(comparison['metric'])}, points"
-    table = _plain("position", name, "p (Holm)", "log-likelihood", "p (Holm)", first="right")
+    table = _plain("position", name, "p (Holm)", "log-likelihood", "p (Holm)")
     likelihood_p = comparison["log_likelihood_p_holm"]
     for column, position in enumerate(comparison["positions"]):
         likelihood = comparison["log_likelihood"][column]["difference"]
@@ -145,40 +184,70 @@ def shape_sentence(block: Mapping[str, Any]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Accuracies in [0, 1] as bars of eight heights."""
+    """Accuracies in [0, 1] as bars of eight heights, from 0 to 1; of very many the means of neighbours."""
+    if len(values) > LONGEST:
+        edges = [round(place * len(values) / LONGEST) for place in range(LONGEST + 1)]
+        values = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
     return "".join(BARS[min(int(value * len(BARS)), len(BARS) - 1)] for value in values)
 
 
+def _in_full(arms: Mapping[str, str]) -> Sequence[str]:
+    """The arms whose cells have room for more than a number."""
+    names = list(arms)
+    return names if len(names) <= FEW else [names[0], names[-1]]
+
+
 def _by(what: str, arms: Mapping[str, str]) -> Table:
+    """A table whose columns are arms."""
+    return _plain(what, *arms.values(), widths=(12, 16 if len(arms) <= FEW else 8))
+
+
+def _plain(*names: str, widths: tuple[int, int] = (22, 16)) -> Table:
+    """A table with these headings. widths: of the first heading and of the others, beyond which they take two lines."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column(what, no_wrap=True)
-    for label in arms.values():
-        table.add_column(label, justify="right", min_width=12)
+    for number, name in enumerate(names):
+        heading = _two_lines(name, widths[min(number, 1)])
+        table.add_column(heading, justify="right" if number else "left", vertical="bottom", no_wrap=True)
     return table
 
 
-def _plain(*names: str, first: Any = "left") -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    for name in names:
-        table.add_column(name, justify=first if name == names[0] else "right", no_wrap=True)
-    return table
+def _two_lines(name: str, width: int) -> str:
+    """A heading of several words that is longer than that in two lines of about the same length."""
+    if len(name) <= width or " " not in name:
+        return name
+    places = [place for place, letter in enumerate(name) if letter == " "]
+    middle = min(places, key=lambda place: max(place, len(name) - place - 1))
+    return f"{name[:middle]}\n{name[middle + 1 :]}"
 
 
-def _likelihood_words(block: Mapping[str, Any]) -> str:
-    return "NLL, nats/token" + (" (perplexity)" if "perplexity" in block else "")
+def _shortened(name: str, width: int) -> str:
+    """A name within the width of its column; the end of a file's name tells more than its folder."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
-def _nll(block: Mapping[str, Any], row: int) -> str:
-    perplexity = f" ({_number(block['perplexity'][row], '.2f')})" if "perplexity" in block else ""
-    return _number(block["nll"][row]) + perplexity
+def _likelihood_words(block: Mapping[str, Any], in_full: bool = True) -> str:
+    return "NLL, nats/token" + (" (perplexity)" if in_full and "perplexity" in block else "")
 
 
-def _average_nll(block: Mapping[str, Any]) -> str:
-    perplexity = f" ({_number(block['average_perplexity'], '.2f')})" if "perplexity" in block else ""
-    return _number(block["average_nll"]) + perplexity
+def _nll(block: Mapping[str, Any], row: int, in_full: bool) -> str:
+    return _number(block["nll"][row]) + (_in_brackets(block["perplexity"][row]) if _has(block, in_full) else "")
 
 
-def _percent(value: float, interval: Sequence[float], digits: int) -> str:
+def _average_nll(block: Mapping[str, Any], in_full: bool = True) -> str:
+    return _number(block["average_nll"]) + (_in_brackets(block["average_perplexity"]) if _has(block, in_full) else "")
+
+
+def _has(block: Mapping[str, Any], in_full: bool) -> bool:
+    return in_full and "perplexity" in block
+
+
+def _in_brackets(perplexity: float | None) -> str:
+    return f" ({_number(perplexity, '.2f' if perplexity is None or perplexity < 1000 else '.2g')})"
+
+
+def _percent(value: float, interval: Sequence[float] | None, digits: int) -> str:
+    if interval is None:
+        return f"{100 * value:.{digits}f}"
     low, high = interval
     return f"{100 * value:.{digits}f} [{100 * low:.0f}–{100 * high:.0f}]"
 

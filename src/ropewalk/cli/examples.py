@@ -1,0 +1,44 @@
+"""Examples under each verb's --help. tests/cli/test_help.py runs those that need no large model."""
+
+from __future__ import annotations
+
+SMALL = "--model demo --no-chat-template --keys 3"
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "ropewalk demo",
+        "ropewalk mend Qwen/Qwen2.5-0.5B-Instruct --out mended",
+    ),
+    "demo": ("ropewalk demo --out runs/demo",),
+    "mend": (
+        "ropewalk mend Qwen/Qwen2.5-0.5B-Instruct --out mended",
+        "ropewalk mend Qwen/Qwen2.5-0.5B-Instruct --out mended --dry-run",
+    ),
+    "profile": (
+        "ropewalk profile --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --positions 5",
+        f"ropewalk profile {SMALL} --limit 10",
+    ),
+    "search": (
+        "ropewalk search --model Qwen/Qwen2.5-0.5B-Instruct --keys 75 --out runs/kv",
+        f"ropewalk search {SMALL} --dry-run",
+    ),
+    "eval": (
+        "ropewalk eval --model Qwen/Qwen2.5-0.5B --factors runs/kv/factors.json",
+        "ropewalk eval --model mended/model --keys 75 --json -",
+    ),
+    "report": ("ropewalk report runs/kv", "ropewalk report runs/kv runs/paper --out both.html"),
+    "dashboard": ("ropewalk dashboard runs/kv",),
+    "data": ("ropewalk data official --list",),
+    "data official": (
+        "ropewalk data official --list",
+        "ropewalk data official nq-open-oracle --out official",
+    ),
+    "data mdqa": ("ropewalk data mdqa --questions own.jsonl --documents 10 --out mdqa.jsonl.gz",),
+    "show": ("ropewalk show --model demo --keys 3 --index 1",),
+    "doctor": ("ropewalk doctor --model demo --keys 10",),
+}
+
+
+def epilogue(verb: str) -> str:
+    """What stands under a verb's --help."""
+    examples = EXAMPLES[verb]
+    return "\n".join([f"Example{'s' if len(examples) > 1 else ''}:", *(f"  {line}" for line in examples), ""])
