@@ -64,7 +64,8 @@ def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         write_files(page, tmp_path)
         if page in FILES:
             FILES[page](tmp_path)
-        (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+        for name in ("benchmarks", "examples"):
+            (tmp_path / name).symlink_to(ROOT / name)
         for name in ("tasks", "search"):
             package = importlib.import_module(f"ropewalk.{name}")
             monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "src" / "ropewalk" / name)])

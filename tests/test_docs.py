@@ -100,3 +100,13 @@ def test_links_of_the_root_pages_lead_to_files() -> None:
     for page in (name for name in PAGES if "/" not in name):
         links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_example_factors_are_those_of_the_benchmark() -> None:
+    factors = ropewalk.ScalingFactors.load(ROOT / "examples" / "smollm2-kv10.json")
+    runs = [json.loads(line) for line in (ROOT / str(factors.found["run"])).read_text().splitlines()]
+    (run,) = [run for run in runs if run["arm"] == "default" and run["seed"] == factors.found["seed"]]
+    assert list(factors.values) == run["factors"]
+    assert factors.found["evaluations"] == run["evaluations"]
+    page = (ROOT / "docs" / "index.md").read_text()
+    assert f"from {100 * np.mean(run['vanilla']):.1f} to {100 * np.mean(run['accuracy']):.1f} %" in page
