@@ -113,3 +113,19 @@ def test_without_a_terminal_there_are_lines(
     assert lines[0].startswith("Search: ")
     assert any("generation 3 of 3, best" in line and "prompts/s" in line for line in lines)
     assert not any("-" in line.split(" s, ")[1].split(" s left")[0] for line in lines if " s left" in line)
+
+
+def test_a_terminal_of_80_columns_has_room_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(width=80, force_terminal=True, record=True, file=io.StringIO())
+    monkeypatch.setattr(console, "errors", lambda: screen)
+    shown = view(generations=160)
+    shown.on_event(Stage("Search", 1234567))
+    shown.on_event(Evaluated(record(0.5, -2.0, generation=122), 0.5))
+    shown._stopped = shown._failed = 99999
+    shown.on_event(Evaluated(record(0.5, -2.0, generation=122), 0.5))
+    screen.print(shown._screen())
+    text = screen.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("0/1234567 prompts", " left ", "generation 123 of 160, best +0.5000, 99999 stopped early", "@7"):
+        assert words in text

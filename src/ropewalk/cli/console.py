@@ -130,7 +130,6 @@ class StageProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[remark]}"),
             console=self._console,
         )
         self._name, self._total, self._done, self._remark = "", 0, 0, ""
@@ -156,7 +155,7 @@ class StageProgress:
         self._name, self._total, self._done, self._remark = name, prompts, 0, ""
         self._started = self._last_line = time.monotonic()
         if self._is_live:
-            self._bar.add_task(name, total=prompts, remark="")
+            self._bar.add_task(name, total=prompts)
         else:
             line(f"{name}: {prompts} prompts")
 
@@ -169,8 +168,8 @@ class StageProgress:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._started
             left = elapsed * max(0, self._total - self._done) / max(self._done, 1)
-            text = f"{self._name}: {self._done}/{self._total} prompts, {elapsed:.0f} s, {left:.0f} s left{self._remark}"
-            line(text)
+            text = f"{self._name}: {self._done}/{self._total} prompts, {elapsed:.0f} s, {left:.0f} s left"
+            line(f"{text}, {self._remark}" if self._remark else text)
 
     def spare(self, prompts: int) -> None:
         """That many prompts of the stage will not be scored."""
@@ -179,10 +178,8 @@ class StageProgress:
             self._bar.update(self._bar.task_ids[-1], total=self._total)
 
     def remark(self, text: str) -> None:
-        """A short word beside the bar, such as the best so far."""
-        self._remark = f", {text}"
-        if self._is_live and self._bar.task_ids:
-            self._bar.update(self._bar.task_ids[-1], remark=text)
+        """Some words on the stage, such as the best so far: below the bars, for beside them there is no room."""
+        self._remark = text
 
     @property
     def pace(self) -> float:
@@ -191,10 +188,11 @@ class StageProgress:
 
     def _complete(self) -> None:
         if self._is_live and self._bar.task_ids:
-            self._bar.update(self._bar.task_ids[-1], total=max(self._done, 1), completed=max(self._done, 1), remark="")
+            self._bar.update(self._bar.task_ids[-1], total=max(self._done, 1), completed=max(self._done, 1))
 
     def _screen(self) -> RenderableType:
-        return Group(self._bar, *self.extra())
+        remark = [Text(f"{'':<11}{self._remark}", style="dim")] if self._remark else []
+        return Group(self._bar, *remark, *self.extra())
 
 
 def follow(progress: StageProgress) -> Callable[[Any], None]:
