@@ -141,7 +141,7 @@ def _convergence(runs: Sequence[Run]) -> list[Panel]:
         return []
     names = [VANILLA, *(run.name for run in runs)]
     shown = [run.name for run in same]
-    x = alt.X("x:Q", title="evaluations (candidate·prompt)", axis=alt.Axis(grid=False), scale=alt.Scale(nice=False))
+    x = alt.X("x:Q", title="evaluations (candidate·prompt)", axis=alt.Axis(grid=False), scale=alt.Scale(zero=True))
     y = alt.Y("y:Q", title=words[0], axis=alt.Axis(format="+.3~g"))
     zero = alt.Chart(alt.InlineData(values=[{"y": 0.0}])).mark_rule(style="rule-soft", strokeDash=[2, 3]).encode(y=y)
     color = alt.Color("arm:N", scale=alt.Scale(domain=names), legend=alt.Legend(title=None, values=shown))
