@@ -23,18 +23,19 @@ OPTIONS_HEAD = """# Every option
 Written from the command line itself when this site is built; `ropewalk VERB --help` prints the same. What the words
 mean for tasks stands in [Tasks](tasks.md), for a search in [Search on your own model](search.md).
 
-Options of `search` and `mend` may also stand in a TOML file (`--config`).
-Exit codes: 0 done, 2 a mistake in what was given (one line says what to do), 130 stopped by Ctrl-C.
+Options of `search` and `mend` may also stand in a TOML file (`--config`). `--json -` prints the figures in place of
+the tables, `--quiet` leaves progress and remarks out; errors are always said.
+
 """
 
 
 def options_page() -> str:
     """Every verb of the command line with all of its options, as Markdown."""
-    from ropewalk.cli import app
+    from ropewalk.cli import CONDUCT, app
 
     text = app.generate_docs(output_format="markdown", recursive=True)
     start = text.index("\n## ", text.index("## Table of Contents") + 1)
-    return OPTIONS_HEAD + text[start:].replace("```console", "```text")
+    return f"{OPTIONS_HEAD}```text\n{CONDUCT}```\n" + text[start:].replace("```console", "```text")
 
 
 def on_files(files: Files, config: Any) -> Files:

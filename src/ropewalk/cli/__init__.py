@@ -20,7 +20,7 @@ from ropewalk.cli.invocation import remember
 from ropewalk.errors import RopewalkError
 
 CONDUCT = """Exit codes:
-  0    done
+  0    done; a dashboard that Ctrl-C ended, too
   2    a mistake in what was given; one line says what to do
   130  stopped by Ctrl-C; a search or mend goes on by the same command
   else a bug: please report its traceback
