@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import sqlite3
@@ -26,6 +27,7 @@ from ropewalk.cli import run
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "import sys; from ropewalk.cli import main; main(sys.argv[1:])", "dashboard"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT = 60.0
 
 
@@ -250,3 +252,26 @@ def test_without_the_extra_it_says_what_to_install(uninterrupted: tuple[Any, Pat
     assert ended.returncode == 2
     assert "pip install ropewalk[dashboard]" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: apt-get install chromium)")
+def test_in_a_browser_it_draws_the_search_and_asks_nobody_else(served: tuple[Dashboard, Any, Path]) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    base = f"http://127.0.0.1:{served[0].port}"
+    asked, complaints = [], []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        for path in ("/dashboard", "/dashboard/studies/0", "/dashboard/studies/0/trials?numbers=0"):
+            page.goto(base + path)
+            page.wait_for_function("!document.body.innerText.includes('NOW LOADING')")
+            page.wait_for_load_state("networkidle")
+        page.wait_for_selector("text=layer 3")
+        assert "log-likelihood @2" in page.inner_text("body")
+        browser.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith((base, "data:", "blob:"))] == []
