@@ -27,7 +27,7 @@ CONTROL_POINTS = ((0.0, 0.9), (0.25, 1.25), (0.7, 1.15), (1.0, 0.8))
 LAYERS = 24
 FACTORS = (1.0, 0.8, 1.3)
 DISTANCES = 300
-WIDTH, HEIGHT = 560, 280
+WIDTH, HEIGHT = 460, 260  # narrow enough that a phone shows readable letters
 THEMES = {"": LIGHT, "-dark": DARK}
 
 Spec = dict[str, Any]  # of a chart, without its configuration
