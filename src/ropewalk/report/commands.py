@@ -66,7 +66,7 @@ def _eval(run: Run, task: str) -> Command:
     assert run.result is not None
     settings = run.result["tasks"][task]["task"]
     words = ["ropewalk", "eval", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
-    words += task_settings.flags(settings)
+    words += [*task_settings.flags(settings), "--dtype", run.result["provenance"]["dtype"]]
     remark = ""
     if task_settings.has_file(settings):
         remark = f"FILE is the one whose SHA-256 is {task_settings.digests(settings)}."
