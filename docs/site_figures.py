@@ -76,7 +76,7 @@ def attention() -> Spec:
         alt.Chart(alt.InlineData(values=rows))
         .mark_line(strokeWidth=2)
         .encode(
-            x=alt.X("x:Q", title="distance in tokens", axis=alt.Axis(grid=False)),
+            x=alt.X("x:Q", title="distance in tokens", axis=alt.Axis(grid=False, tickCount=6)),
             y=alt.Y("y:Q", title="rotary part of the score (1 at distance 0)"),
             color=alt.Color("line:N", title=None, scale=alt.Scale(domain=names)),
             strokeDash=alt.StrokeDash("line:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [2, 2]])),
