@@ -149,15 +149,15 @@ class Asked:
         asked = self.options.control_budget
         budget = planned(plan, on) // CONTROL_SHARE if asked is None else asked
         controls: dict[str, tuple[SearchPlan, Examples]] = {}
-        notes: list[str] = []
+        missing: dict[str, RopewalkError] = {}
         for arm, method in CONTROLS.items() if budget else ():
             try:
                 controls[arm] = control_plan(method, plan, self.seed, on, budget)
             except RopewalkError as error:
-                if asked is not None:
-                    raise
-                notes.append(f"Without the control {arm.replace('_', ' ')}: {error}")
-        return controls, tuple(notes)
+                missing[arm] = error
+        if asked is not None and missing:
+            raise RopewalkError("; ".join(map(str, missing.values())))
+        return controls, tuple(f"Without the control {arm.replace('_', ' ')}: {why}" for arm, why in missing.items())
 
 
 def _planned_passes(plan: SearchPlan, made: Sequence[Task]) -> int:
