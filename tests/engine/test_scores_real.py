@@ -88,7 +88,9 @@ def test_the_loop_scores_factors_as_model_forward_does(demo_model_and_tokenizer:
     print(gaps, *turned(found["shared"], found["forward"]), *turned(found["apart"], found["forward"]), sep="\n")
     assert max(gaps.values()) < tolerance(model.dtype)
     by_candidate = np.array([one.log_likelihood for one in found["forward"]]).reshape(3, -1)
-    assert np.abs(by_candidate - by_candidate[:1])[1:].max() > 4 * max(gaps.values())  # the factors do something
+    effect = np.abs(by_candidate - by_candidate[:1])[1:].mean()
+    rounding = np.abs(np.subtract(*([one.log_likelihood for one in found[name]] for name in ("shared", "forward"))))
+    assert effect > 2 * rounding.mean()  # the factors do something
     for name in ("shared", "apart"):
         for one, other in zip(found[name], found["forward"], strict=True):
             assert one.verdict == other.verdict or min(one.margin, other.margin) < LOGITS_OVER_MEANS * tolerance(
