@@ -37,7 +37,7 @@ def test_the_first_generation_is_the_grid_with_the_identity_first() -> None:
     bounds=st.tuples(st.floats(0.1, 1.0), st.floats(1.0, 3.0)),
 )
 def test_or_so_many_even_factors_among_them_the_identity(population: int, bounds: tuple[float, float]) -> None:
-    space = SearchSpace(3, low=round(bounds[0], 2), high=round(bounds[1], 2))
+    space = SearchSpace(3, low=round(bounds[0], 2), high=round(bounds[1], 2), step=0.01)
     levels = [level_of(one, space) for one in make_method("uniform", space, 0, population=population).ask()]
     assert levels[0] == 1.0
     assert len(levels) <= population
