@@ -56,6 +56,7 @@ class AdditiveModel:
         self._log_determinant = float(np.linalg.slogdet(self._covariance)[1])
         self.posterior = self._prior(1.0)
         self.noise = 0.0
+        self._order = np.argsort(np.abs(nodes - 1), kind="stable")  # of equal values the node nearest to 1 is taken
         self._optimum = np.ones(layers)
         self._penalty = np.zeros(layers * len(nodes))  # what constraints cost at each node
 
@@ -114,13 +115,8 @@ class AdditiveModel:
 
     def _highest(self, functions: Array) -> Array:
         """The node of each layer's highest value, less what constraints cost there."""
-        order = self._nearest_to_one()
-        rows = (functions - self._penalty).reshape(self.layers, len(self.nodes))[:, order]
-        return np.asarray(self.nodes[order[rows.argmax(axis=1)]])
-
-    def _nearest_to_one(self) -> Integers:
-        """The nodes' order where of equal values the one nearest to 1 is to be taken, for where nothing is known."""
-        return np.argsort(np.abs(self.nodes - 1), kind="stable")
+        rows = (functions - self._penalty).reshape(self.layers, len(self.nodes))[:, self._order]
+        return np.asarray(self.nodes[self._order[rows.argmax(axis=1)]])
 
     def _features(self, factors: Array) -> Array:
         """Weights of linear interpolation, [N, layers · nodes]."""
@@ -162,11 +158,10 @@ class AdditiveModel:
         """
         shape = (-1, self.layers, len(self.nodes))
         losses = np.asarray(linalg.cho_solve((self.posterior.cholesky, True), projected)).T.reshape(shape)
-        order = self._nearest_to_one()
-        gains = self.posterior.mean.reshape(shape[1:])[:, order]
+        gains = self.posterior.mean.reshape(shape[1:])[:, self._order]
         still = np.zeros(self.layers, dtype=np.int64)  # factor 1, which loses nothing
-        chosen, multipliers = constrained_choice(gains, losses[:, :, order], limits, still)
-        self._optimum = np.asarray(self.nodes[order[chosen]])
+        chosen, multipliers = constrained_choice(gains, losses[:, :, self._order], limits, still)
+        self._optimum = np.asarray(self.nodes[self._order[chosen]])
         self._penalty = np.tensordot(multipliers, losses, axes=1).ravel()
 
     def _prior(self, amplitude: float) -> Posterior:

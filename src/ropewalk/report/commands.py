@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ropewalk.report import task_settings
 from ropewalk.report.runs import Run
@@ -26,7 +28,7 @@ def commands(run: Run) -> list[Command]:
     """All that make sense for a run; those that use factors only where some were found."""
     found = [_again(run)]
     if run.result is not None and run.factors is not None and not run.factors.is_identity:
-        found += [_eval(run, task) for task in run.tasks]
+        found += [_eval(run, run.result, task) for task in run.tasks]
         found += [_apply(run), _checkpoint(run)]
     return found
 
@@ -61,12 +63,11 @@ def _again(run: Run) -> Command:
     return Command("Make it again", shlex.join(given), remark)
 
 
-def _eval(run: Run, task: str) -> Command:
+def _eval(run: Run, result: Mapping[str, Any], task: str) -> Command:
     """`ropewalk eval` on the test records of a task."""
-    assert run.result is not None
-    settings = run.result["tasks"][task]["task"]
+    settings = result["tasks"][task]["task"]
     words = ["ropewalk", "eval", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
-    words += [*task_settings.flags(settings), "--dtype", run.result["provenance"]["dtype"]]
+    words += [*task_settings.flags(settings), "--dtype", result["provenance"]["dtype"]]
     remark = ""
     if task_settings.has_file(settings):
         remark = f"FILE is the one whose SHA-256 is {task_settings.digests(settings)}."

@@ -43,8 +43,9 @@ def _same_tests(runs: Sequence[Run]) -> list[list[tuple[int, Run, str]]]:
     """Runs and their tasks, together where the test's prompts are the same."""
     groups: dict[str, list[tuple[int, Run, str]]] = {}
     for number, run in enumerate(runs):
-        for task in run.tasks if run.result else ():
-            assert run.result is not None
+        if run.result is None:
+            continue
+        for task in run.tasks:
             test = run.result["provenance"]["data"]["test"][task]
             groups.setdefault(json.dumps([test["task"], test["positions"], test["sha256"]]), []).append(
                 (number, run, task)

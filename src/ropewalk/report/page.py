@@ -19,6 +19,7 @@ from ropewalk.report.convergence import convergence_panels, finalists
 from ropewalk.report.examples import changes
 from ropewalk.report.headlines import HEADLINES, UNFINISHED
 from ropewalk.report.heat import heat_panel
+from ropewalk.report.history import History
 from ropewalk.report.numbers import Numbers
 from ropewalk.report.panel import Panel
 from ropewalk.report.runs import Run
@@ -44,7 +45,7 @@ class Report:
                     "name": run.name,
                     "result": run.result,
                     "factors": None if run.factors is None else run.factors.to_dict(),
-                    "search": None if run.history is None else _search_counts(run),
+                    "search": None if run.history is None else _search_counts(run.history),
                 }
                 for run in self.runs
             ],
@@ -143,18 +144,17 @@ def _task_view(run: Run, number: int, task: str, numbers: Numbers) -> dict[str, 
     }
 
 
-def _search_counts(run: Run) -> dict[str, Any]:
+def _search_counts(history: History) -> dict[str, Any]:
     """Of the study, for what result.json does not say: while a run is unfinished."""
-    assert run.history is not None
-    records = run.history.search
+    records = history.search
     return {
-        "candidates": len(run.history.candidates),
-        "generations": 1 + max((record.generation for record in run.history.candidates), default=-1),
+        "candidates": len(history.candidates),
+        "generations": 1 + max((record.generation for record in history.candidates), default=-1),
         "failed": sum(record.failed for record in records),
         "evaluations": sum(record.prompts for record in records),
         "seconds": round(sum(record.seconds for record in records), 1),
         "errors": sorted({_reason(record.error) for record in records if record.error}),
-        "validation": [{"fitness": record.fitness} for record in finalists(run.history)],
+        "validation": [{"fitness": record.fitness} for record in finalists(history)],
     }
 
 
