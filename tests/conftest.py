@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +76,13 @@ def uninterrupted(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     out = tmp_path_factory.mktemp("uninterrupted")
     return whole_search(tiny_path, out), out
+
+
+@pytest.fixture(scope="session")
+def roomy_path(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint for longer prompts: its tokenizer has a token a letter."""
+    folder = tmp_path_factory.mktemp("roomy") / "tiny model"
+    shutil.copytree(tiny_path, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    return folder

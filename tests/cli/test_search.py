@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,6 @@ def searched(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = [*SMALL, "--control-budget", "400", "--out", out, "--json", out / "json"]
     assert ropewalk("search", "--model", tiny_path, *arguments) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint for longer prompts: its tokenizer has a token a letter."""
-    folder = tmp_path_factory.mktemp("roomy") / "model"
-    shutil.copytree(tiny_path, folder)
-    config = read(folder / "config.json")
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
-    return folder
 
 
 # What it leaves ----------------------------------------------------------------------------------------------------
@@ -120,13 +109,13 @@ def test_if_nothing_beats_vanilla_the_answer_is_vanilla(tiny_path: Path, tmp_pat
     assert result["controls"] == {}
 
 
-def test_a_mix_with_constraints(roomy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mix_with_constraints(roomy_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.txt").write_text("It was a bright cold day in April. " * 900)
     tasks = ["--task", "kv:keys=2,share=2", "--task", "needle:lengths=50,60", "--task", "kv:keys=3,limit=2"]
     limits = ["--max-position-loss", "0.5", "--max-short-perplexity", "50", "--short-text", tmp_path / "texts.txt"]
     more = ["--positions", "2", *RECORDS, *GENETIC, "--control-budget", "0", "--objective", "mean", *limits]
     out = tmp_path / "run"
-    assert ropewalk("search", "--model", roomy, *tasks, *more, "--out", out) == 0
+    assert ropewalk("search", "--model", roomy_path, *tasks, *more, "--out", out) == 0
     assert "Constraint short-text perplexity: holds on the test" in capsys.readouterr().out
     result = read(out / "result.json")
     assert list(result["tasks"]) == list(read(out / "scores.json")) == ["kv", "needle", "kv 2"]

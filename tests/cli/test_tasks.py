@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ from ropewalk.cli.options import ModelOptions, TaskChoice
 from ropewalk.findings import findings
 
 VALUES = ["--task", "needle", "--option", "variant=multi-value", "--option", "lengths=50,60", "--positions", "3"]
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint for longer prompts: its tokenizer has a token a letter."""
-    folder = tmp_path_factory.mktemp("roomy") / "model"
-    shutil.copytree(tiny_path, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
-    return folder
 
 
 @pytest.fixture
@@ -48,10 +37,10 @@ def read(path: Path) -> Any:
 
 
 def test_a_graded_generated_task_with_groups(
-    roomy: Path, factors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    roomy_path: Path, factors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--json", tmp_path / "eval.json", "--scores", tmp_path / "scores.json"]
-    assert ropewalk("eval", "--model", roomy, *VALUES, "--limit", 3, "--factors", factors, *out) == 0
+    assert ropewalk("eval", "--model", roomy_path, *VALUES, "--limit", 3, "--factors", factors, *out) == 0
     shown = capsys.readouterr().out
     document, scores = read(tmp_path / "eval.json"), read(tmp_path / "scores.json")
     for arm in ("vanilla", "factors"):
@@ -64,27 +53,27 @@ def test_a_graded_generated_task_with_groups(
     assert "50 words" in shown
 
 
-def test_no_generate_scores_by_teacher_forcing(roomy: Path, tmp_path: Path) -> None:
+def test_no_generate_scores_by_teacher_forcing(roomy_path: Path, tmp_path: Path) -> None:
     out = ["--no-generate", "--json", tmp_path / "profile.json"]
-    assert ropewalk("profile", "--model", roomy, *VALUES, "--limit", 2, *out) == 0
+    assert ropewalk("profile", "--model", roomy_path, *VALUES, "--limit", 2, *out) == 0
     block = read(tmp_path / "profile.json")["vanilla"]
     assert (block["metric"], block["generated"], block["graded"]) == ("exact_match", False, False)
 
 
-def test_generate_scores_kv_by_its_substring_rule(roomy: Path, tmp_path: Path) -> None:
+def test_generate_scores_kv_by_its_substring_rule(roomy_path: Path, tmp_path: Path) -> None:
     out = ["--generate", "--json", tmp_path / "profile.json"]
-    assert ropewalk("profile", "--model", roomy, "--keys", 2, "--limit", 2, "--positions", 2, *out) == 0
+    assert ropewalk("profile", "--model", roomy_path, "--keys", 2, "--limit", 2, "--positions", 2, *out) == 0
     assert read(tmp_path / "profile.json")["vanilla"]["generated"] is True
 
 
-def test_plain_texts(roomy: Path, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_texts(roomy_path: Path, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = ["--task", "perplexity", "--data", book, "--option", "window=60", "--positions", 2, "--limit", 2]
-    assert ropewalk("profile", "--model", roomy, *task, "--json", tmp_path / "profile.json") == 0
+    assert ropewalk("profile", "--model", roomy_path, *task, "--json", tmp_path / "profile.json") == 0
     document = read(tmp_path / "profile.json")
     assert len(document["vanilla"]["perplexity"]) == len(document["positions"]) == 2
     assert "(perplexity)" in capsys.readouterr().out
     assert document["warnings"] == []
-    assert ropewalk("profile", "--model", roomy, *task, "--generate") == 2
+    assert ropewalk("profile", "--model", roomy_path, *task, "--generate") == 2
     assert "nothing to generate" in capsys.readouterr().err
 
 
@@ -104,9 +93,9 @@ def test_records_over_the_limit_are_left_out_and_counted(
     assert (read(tmp_path / "p.json")["vanilla"]["records"], read(tmp_path / "p.json")["vanilla"]["skipped"]) == (3, 3)
 
 
-def test_eval_says_what_a_short_context_costs(roomy: Path, factors: Path, tmp_path: Path) -> None:
+def test_eval_says_what_a_short_context_costs(roomy_path: Path, factors: Path, tmp_path: Path) -> None:
     task = ["--keys", 16, "--positions", 3, "--limit", 2, "--json", tmp_path / "eval.json"]
-    assert ropewalk("eval", "--model", roomy, *task, "--factors", factors) == 0
+    assert ropewalk("eval", "--model", roomy_path, *task, "--factors", factors) == 0
     document = read(tmp_path / "eval.json")
     assert document["short"]["task"]["keys"] == 2
     assert document["short"]["gain"]["average_log_likelihood"]["difference"] is not None
@@ -125,9 +114,9 @@ def test_eval_says_what_a_short_context_costs(roomy: Path, factors: Path, tmp_pa
     ],
 )
 def test_a_search_by_likelihood_generates_nothing(
-    roomy: Path, options: dict[str, Any], by: Any, generated: bool
+    roomy_path: Path, options: dict[str, Any], by: Any, generated: bool
 ) -> None:
-    model = ModelOptions(model=str(roomy), **options)
+    model = ModelOptions(model=str(roomy_path), **options)
     task = TaskChoice(task="needle", option=("lengths=50",), limit=1, positions="1").make()
     evaluator = model.evaluator(*model.load(), task, "search", search_by=by)
     assert evaluator.generated == generated

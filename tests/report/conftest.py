@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -26,16 +25,6 @@ RUNS = {
         "--control-budget", "0",
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def roomy_path(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint for longer prompts: its tokenizer has a token a letter."""
-    folder = tmp_path_factory.mktemp("report-model") / "tiny model"
-    shutil.copytree(tiny_path, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
-    return folder
 
 
 @pytest.fixture(scope="session")
