@@ -41,6 +41,19 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def assert_same(one: Any, other: Any) -> None:
+    """Equal but for rounding: another process may multiply its matrices in other pieces."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+        return
+    assert one == (pytest.approx(other, rel=1e-5, abs=1e-7) if isinstance(other, float) else other)
+
+
 @pytest.fixture(scope="module")
 def roomy(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint for longer prompts: its tokenizer has a token a letter."""
@@ -345,7 +358,7 @@ def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(mended: Path, roomy
         assert {**read(out / name), "found": 0, "digest": 0} == {**read(mended / name), "found": 0, "digest": 0}
     told, whole = read(tmp_path / "json"), read(mended / "json")
     assert told["verdict"] == whole["verdict"]
-    assert told["result"]["tasks"] == whole["result"]["tasks"]
+    assert_same(told["result"]["tasks"], whole["result"]["tasks"])
 
 
 @pytest.mark.slow
