@@ -76,10 +76,16 @@ def _samples(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _weight(module: nn.Module, name: str) -> Tensor | None:
-    """The weight, from where accelerate keeps it if it is offloaded; None if it can't be had."""
+    """The weight, from where accelerate keeps it if it is offloaded; None if it can't be had.
+
+    One that is split over processes (`tp_plan`) is put together again: every process has to ask for it.
+    """
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         return None
+    if hasattr(weight, "full_tensor"):
+        whole: Tensor = weight.full_tensor()
+        return whole
     if weight.device.type != "meta":
         return weight
     offloaded = getattr(getattr(module, "_hf_hook", None), "weights_map", None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ropewalk.errors import UnsupportedModelError
@@ -43,6 +44,46 @@ def text_config(model: nn.Module) -> Any:
             f"{type(model).__name__} has no `config`; expected a transformers causal language model"
         )
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """The transformers model inside a PeftModel, adapter layers included; any other model is its own."""
+    get_base = getattr(model, "get_base_model", None)
+    inner: nn.Module = get_base() if callable(get_base) else model
+    return inner
+
+
+def scored_model(model: nn.Module) -> nn.Module:
+    """`inner_model`, whose forward and layers give what the PeftModel gives.
+
+    Raises `UnsupportedModelError` for an adapter that acts outside of them, at the PeftModel's own forward.
+    """
+    inner = inner_model(model)
+    if inner is model:
+        return model
+    config: Any = model.active_peft_config
+    if config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None):
+        raise UnsupportedModelError(
+            f"its adapter is a {type(config).__name__}, which acts on the prompt before the layers: ropewalk can apply "
+            "factors to such a model but not score its prompts; use an adapter inside the layers, such as LoRA"
+        )
+    return inner
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where the model takes its token ids, also if accelerate keeps the embedding's weights elsewhere."""
+    get_embeddings = getattr(model, "get_input_embeddings", None)
+    embeddings = get_embeddings() if callable(get_embeddings) else None
+    execution = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    if execution is not None:
+        return torch.device(execution)
+    weights = [*(embeddings.parameters() if embeddings is not None else ()), *model.parameters()]
+    return next((weight.device for weight in weights if weight.device.type != "meta"), torch.device("cpu"))
+
+
+def is_plain_linear(module: Any) -> bool:
+    """True for a Linear whose own weight is what it multiplies with: not quantised, split, offloaded or adapted."""
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta
 
 
 def text_decoder(model: nn.Module) -> nn.Module:

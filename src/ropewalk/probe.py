@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.errors import UnsupportedModelError
-from ropewalk.layers import text_config
+from ropewalk.layers import input_device, text_config
 from ropewalk.rotary import LayerwiseRotary
 
 PROBE_TOKENS = 16
@@ -38,7 +38,7 @@ class Probe:
     def __init__(self, model: nn.Module, layers: nn.ModuleList) -> None:
         self.model = model
         self.layers = layers
-        self.device = _input_device(model)
+        self.device = input_device(model)
         generator = torch.Generator().manual_seed(20250304)
         # Distinct tokens: every two positions have something to tell apart.
         ids = torch.randperm(int(text_config(model).vocab_size), generator=generator)[:PROBE_TOKENS]
@@ -81,7 +81,7 @@ class Probe:
 
     def moved_by_position(self, stretch: int) -> list[int] | None:
         """Layers that see a difference when every position is `stretch` times as large; None if it can't be said."""
-        parameters = inspect.signature(_innermost(self.model).forward).parameters
+        parameters = inspect.signature(self.model.forward).parameters
         if "position_ids" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return None
         positions = stretch * torch.arange(PROBE_TOKENS, device=self.device)[None]
@@ -147,17 +147,3 @@ def _remember(rotary: LayerwiseRotary, calls: list[RotaryCall]) -> Callable[...,
         calls.append((rotary, args, kwargs))
 
     return hook
-
-
-def _input_device(model: nn.Module) -> torch.device:
-    get_embeddings = getattr(model, "get_input_embeddings", None)
-    embeddings = get_embeddings() if callable(get_embeddings) else None
-    weights = [*(embeddings.parameters() if embeddings is not None else ()), *model.parameters()]
-    return next((weight.device for weight in weights if weight.device.type != "meta"), torch.device("cpu"))
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    """The transformers model inside an adapter's wrapper, whose forward shows which arguments it takes."""
-    get_base = getattr(model, "get_base_model", None)
-    inner: nn.Module = get_base() if callable(get_base) else model
-    return inner

@@ -14,14 +14,14 @@ def provenance(model: Any) -> dict[str, Any]:
     """Versions of what computed, and on what: device, dtype, cores."""
     import torch
 
-    parameter = model.get_input_embeddings().weight
-    on_gpu = parameter.device.type == "cuda"
+    from ropewalk.layers import input_device
+
+    device, dtype = input_device(model), model.get_input_embeddings().weight.dtype
+    on_gpu = device.type == "cuda"
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "device": torch.cuda.get_device_name(parameter.device)
-        if on_gpu
-        else platform.processor() or platform.machine(),
-        "device_type": parameter.device.type,
-        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+        "device_type": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
         "cores": os.cpu_count(),
     }

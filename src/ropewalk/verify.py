@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ropewalk.describe import absolute_position, in_layer_rotation
 from ropewalk.errors import UnsupportedModelError
-from ropewalk.layers import text_config
+from ropewalk.layers import inner_model, text_config
 from ropewalk.probe import Probe, RotaryCall
 from ropewalk.rotary import Installation
 
@@ -55,6 +55,8 @@ def verify_layers(model: nn.Module) -> list[LayerReport]:
     position in another way, or if no layer is rotary at all.
     """
     _check_runnable(model)
+    # Prompt learning, for one, puts tokens of its own in front and takes no positions.
+    model = inner_model(model)
     installation = Installation(model)
     layers = installation.layers
     codes = constant_weight_codes(len(layers))

@@ -17,11 +17,11 @@ from ropewalk.engine.attention import blocked, causal, masked, takes_blocks
 from ropewalk.engine.batch import Batch, PlacedLevel, Views
 from ropewalk.engine.blocks import after_attention, before_attention, compiled, keys_and_values, queries
 from ropewalk.engine.kv_cache import KeyValueCache
-from ropewalk.engine.layer_spec import LayerSpec, NotFitError, layer_spec
+from ropewalk.engine.layer_spec import LayerSpec, NotFitError, described, layer_spec
 from ropewalk.engine.rope_schemes import rope_schemes
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
 from ropewalk.engine.side_by_side import side_by_side
-from ropewalk.layers import text_config, text_decoder
+from ropewalk.layers import is_plain_linear, text_config, text_decoder
 
 PART_TOKENS = 512
 """On a CPU a batch is divided among the cores in parts of about so many tokens or, if that is longer, of one row."""
@@ -41,6 +41,8 @@ class Decoder:
         config = text_config(model)
         if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
             raise NotFitError("its layers are spread over several devices")
+        if any(hasattr(weight, "full_tensor") for weight in model.parameters()):
+            raise NotFitError("its weights are split over several processes (tensor parallel)")
         try:
             self.tables = RotaryTables(model)
         except ValueError as error:
@@ -57,8 +59,8 @@ class Decoder:
             for index, layer in enumerate(layers)
         ]
         self.head: Any = model.get_output_embeddings()  # type: ignore[operator]
-        if type(self.head) is not nn.Linear or self.head.weight.is_meta:
-            raise NotFitError(f"its output layer is a {type(self.head).__name__}, not a plain Linear")
+        if not is_plain_linear(self.head):
+            raise NotFitError(f"its output layer is {described(self.head)}, not a plain Linear")
         self.final_cap = getattr(config, "final_logit_softcapping", None)
         self.before: Callable[..., Any] = before_attention
         self.after: Callable[..., Any] = after_attention

@@ -15,6 +15,7 @@ from ropewalk.engine.memory import Budget
 from ropewalk.engine.rope_schemes import has_length_dependent_rope
 from ropewalk.engine.rows import make_batches, pack
 from ropewalk.engine.scoring import AnswerScore, HostStats, answer_score, targets
+from ropewalk.layers import input_device, is_plain_linear
 from ropewalk.prompts import RenderedPrompt
 
 
@@ -29,7 +30,7 @@ class ForwardScorer:
         self, model: Any, prompts: Sequence[RenderedPrompt], terminators: dict[str, Sequence[int]], budget: Budget
     ) -> None:
         self.model, self.prompts, self.terminators, self.budget = model, list(prompts), terminators, budget
-        self.device = model.get_input_embeddings().weight.device
+        self.device = input_device(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._equal_lengths = has_length_dependent_rope(model)
         self._rows = pack(self.prompts, 0, share=False)
@@ -104,8 +105,7 @@ def forget_longest(model: Any) -> None:
 
     So one of a single token does: a score must follow neither the batches before it nor the candidates before it.
     """
-    device = model.get_input_embeddings().weight.device
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
 
 
 def _precise(logits: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def float32_head(model: Any) -> Iterator[None]:
     """
     head = model.get_output_embeddings()
     precise = (torch.float32, torch.float64)
-    if type(head) is not nn.Linear or head.weight.is_meta or head.weight.dtype in precise:
+    if not is_plain_linear(head) or head.weight.dtype in precise:
         yield
         return
     weight = head.weight.float()

@@ -21,6 +21,7 @@ from ropewalk.engine.head import Head
 from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.memory import Budget
 from ropewalk.engine.rope_schemes import has_length_dependent_rope
+from ropewalk.layers import input_device
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _prompt_batch(decoder: Decoder, prompts: Sequence[Sequence[int]], request: R
 def _model_generate(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], request: Request) -> list[str]:
     from transformers import GenerationConfig
 
-    width, device = max(len(prompt) for prompt in prompts), model.get_input_embeddings().weight.device
+    width, device = max(len(prompt) for prompt in prompts), input_device(model)
     ids = torch.tensor([[*[0] * (width - len(prompt)), *prompt] for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     config = GenerationConfig(  # type: ignore[no-untyped-call]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+
+from ropewalk.layers import is_plain_linear
 
 _NORMS_BEFORE = {"input_layernorm", "post_attention_layernorm"}
 _NORMS_AROUND = _NORMS_BEFORE | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
@@ -45,8 +48,8 @@ def layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type:
     projections = {child for child, _ in attention.named_children()}
     if not ({"q_proj", "k_proj", "v_proj", "o_proj"} <= projections or {"qkv_proj", "o_proj"} <= projections):
         raise NotFitError(f"{type(attention).__name__} has other projections ({', '.join(sorted(projections))})")
-    if "qkv_proj" in projections and (type(attention.qkv_proj) is not nn.Linear or attention.qkv_proj.bias is not None):
-        raise NotFitError(f"its joint projection is a {type(attention.qkv_proj).__name__}, not a Linear without bias")
+    if "qkv_proj" in projections and not (is_plain_linear(attention.qkv_proj) and attention.qkv_proj.bias is None):
+        raise NotFitError(f"its joint projection is {described(attention.qkv_proj)}, not a Linear without bias")
     if getattr(attention, "is_causal", True) is not True:
         raise NotFitError("its attention is not causal")
     layer_types = getattr(config, "layer_types", None)
@@ -64,6 +67,13 @@ def layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type:
         rotary=rotary,
         layer_type=layer_type if by_layer_type else None,
     )
+
+
+def described(module: nn.Module) -> str:
+    """A module's class, and that of its weight where it tells more: "a Linear of Int8Tensor"."""
+    weight = type(getattr(module, "weight", None))
+    known = (nn.Parameter, type(None), torch.Tensor)
+    return f"a {type(module).__name__}" + ("" if weight in known else f" of {weight.__name__}")
 
 
 def _window(attention: Any, config: Any, layer_type: str | None) -> int | None:

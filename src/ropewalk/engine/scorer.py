@@ -23,7 +23,7 @@ from ropewalk.engine.scoring import AnswerScore
 from ropewalk.engine.self_check import difference_from_forward, generation_fault, probe_loop, tolerance
 from ropewalk.errors import DataError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
-from ropewalk.layers import decoder_layers, text_decoder
+from ropewalk.layers import decoder_layers, input_device, scored_model, text_decoder
 from ropewalk.patch import check_factors, patched, rotary_layers, unpatched
 from ropewalk.prompts import RenderedPrompt, terminator_ids
 
@@ -60,13 +60,14 @@ class Scorer:
     ) -> None:
         if not prompts:
             raise DataError(NO_PROMPTS)
-        self.model, self.tokenizer, self.prompts = model, tokenizer, list(prompts)
-        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.model: Any = scored_model(model)
+        self.tokenizer, self.prompts = tokenizer, list(prompts)
+        self.device = input_device(self.model)
         self.reason: str | None = None if own_loop else "it was asked for"
         self._terminators: dict[str, Sequence[int]] = {}
         self._terminators = self._terminators_of(self.prompts)
         self._tokens_per_batch = tokens_per_batch
-        self._budget = budget(model, self.device, tokens_per_batch)
+        self._budget = budget(self.model, self.device, tokens_per_batch)
         self._generation_budget: Budget | None = None
         self._compiled = self._pays(candidates) if compiled is None else compiled
         self._decoder: Decoder | None = None
