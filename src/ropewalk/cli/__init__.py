@@ -48,6 +48,8 @@ VERBS = (
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
     ("report", "report", "One page that shows a run, or several side by side; works offline."),
     ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
+    ("export", "export", "Write a model with its factors: a checkpoint, code for plain transformers, factors."),
+    ("push", "push", "Upload an export to the model hub."),
     ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),
     ("doctor", "doctor", "Is this model supported, layer by layer, and what will a search cost?"),
     ("data", "data", "Files of questions: get the official ones, or build your own."),

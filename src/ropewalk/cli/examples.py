@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("ropewalk report runs/kv", "ropewalk report runs/kv runs/paper --out both.html"),
     "dashboard": ("ropewalk dashboard runs/kv",),
+    "export": (
+        "ropewalk export --model Qwen/Qwen2.5-0.5B --factors runs/kv --out kv",
+        "ropewalk export --model kv --to remote-code --out kv-remote",
+    ),
+    "push": ("ropewalk push kv me/kv --dry-run", "ropewalk push kv me/kv --private"),
     "data": ("ropewalk data official --list",),
     "data official": (
         "ropewalk data official --list",

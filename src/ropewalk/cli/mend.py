@@ -31,7 +31,8 @@ from ropewalk.locks import held
 if TYPE_CHECKING:
     from ropewalk.cli.mend_profile import Profiler
     from ropewalk.cli.work import Asked
-    from ropewalk.export.checkpoint import CheckpointPlan
+    from ropewalk.export.base import ExportPlan, Subject
+    from ropewalk.factors import ScalingFactors
 
 BUDGET = 20_000  # the size at which the search methods were compared with each other
 # Nats a token. Over the 33 tokens of a UUID it is a third of a nat: few answers are that near to the edge. Likelihoods
@@ -86,7 +87,6 @@ def mend(
     """Profile a model, search factors that mend its middle, test them, and write a checkpoint that carries them."""
     from ropewalk.cli import console
     from ropewalk.cli.mend_profile import Profiler
-    from ropewalk.export.checkpoint import plan_checkpoint
     from ropewalk.patch import remove
 
     asked, settings = task or TaskMix(), options or MendOptions()
@@ -94,8 +94,7 @@ def mend(
     loaded, tokenizer = model.load()
     remove(loaded)  # a checkpoint's own factors are not what the search starts from
     console.say(_doctor(loaded))
-    plan = plan_checkpoint(loaded, out / MODEL_DIR)
-    plan.check_space()
+    plan = _checked_place(loaded, out / MODEL_DIR)
     profiler = Profiler(model, loaded, tokenizer, asked)
     if dry_run:
         return _say(profiler, settings, plan, out)
@@ -186,11 +185,34 @@ def _asked(profiler: Profiler, options: MendOptions, tasks: Any) -> Asked:
     return Asked.of(profiler.options, options.search(), {}, mix.tasks(), mix.seed)
 
 
+def _checked_place(model: Any, out: Path) -> ExportPlan:
+    """The checkpoint as it would be with factors of 1. Raises `RopewalkError` if it could not be written in the end."""
+    from ropewalk.export.checkpoint import TARGET
+    from ropewalk.export.parts.writer import check_place
+    from ropewalk.factors import ScalingFactors
+    from ropewalk.patch import layer_reports
+
+    identity = ScalingFactors([1.0 if report.kind == "rotary" else None for report in layer_reports(model)])
+    plan = TARGET.plan(_subject(model, identity, None), out)
+    check_place(plan)
+    plan.check_space()
+    return plan
+
+
+def _subject(model: Any, factors: ScalingFactors, result: dict[str, Any] | None) -> Subject:
+    from ropewalk.export.base import Subject
+    from ropewalk.export.parts.evidence import tested
+
+    test = () if result is None else tuple(tested(name, block) for name, block in result["tasks"].items())
+    return Subject(model, factors, test)
+
+
 def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write the checkpoint, if the test is not against it, and the page; say where they are."""
     from ropewalk.cli import console
     from ropewalk.cli.mend_summary import page, serving_line
-    from ropewalk.export.checkpoint import write_checkpoint
+    from ropewalk.export.checkpoint import TARGET
+    from ropewalk.export.parts.writer import write_export
     from ropewalk.factors import ScalingFactors
     from ropewalk.verdict import CARRIES, HEADS, judge
 
@@ -201,7 +223,7 @@ def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Pa
         for leftover in out.glob(f".{MODEL_DIR}.partial-*"):  # of a run that was killed here: the lock is ours
             shutil.rmtree(leftover, ignore_errors=True)
         with console.working(f"Writing the checkpoint to {checkpoint}"):
-            write_checkpoint(model, factors, checkpoint)
+            write_export(TARGET.plan(_subject(model, factors, result), checkpoint))
     files.write_text(out / SUMMARY, page(profile, result, verdict, checkpoint, out))
     console.say(f"{HEADS[verdict]}.", style="bold")
     console.say(f"On one page: {out / SUMMARY}")
@@ -216,7 +238,7 @@ def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Pa
     }
 
 
-def _say(profiler: Profiler, options: MendOptions, plan: CheckpointPlan, out: Path) -> dict[str, Any]:
+def _say(profiler: Profiler, options: MendOptions, plan: ExportPlan, out: Path) -> dict[str, Any]:
     """What would run: by the profile that is there, else by the size that a profile would begin with."""
     from ropewalk.cli import console
     from ropewalk.cli.dry_run import say

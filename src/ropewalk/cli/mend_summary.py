@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.estimate import seconds
-from ropewalk.comparison import metric_words
+from ropewalk.export.parts import evidence
 from ropewalk.verdict import HEADS, LABELS, Verdict, constraint_sentence
 
 Figures = Mapping[str, Any]
@@ -36,10 +36,8 @@ def page(profile: Figures, result: Figures, verdict: Verdict, checkpoint: Path |
 
 def _positions(task: str, block: Figures, verdict: Verdict) -> Iterator[str]:
     """The table of a task: vanilla and mended by position, with what the simple controls reach on average."""
-    vanilla, factors, gain = block["vanilla"], block["factors"], block["gain"]["factors"]
-    keys = f", {block['task']['keys']} keys" if block["task"].get("keys") else ""
-    metric = metric_words(vanilla["metric"])
-    yield f"## {task}{keys}: {metric} in % [95 % interval], {vanilla['records']} test records at each position"
+    vanilla, tested = block["vanilla"], evidence.tested(task, block)
+    yield f"## {evidence.title(tested)}"
     yield ""
     if verdict == "vanilla":
         yield "| position | vanilla |"
@@ -48,18 +46,7 @@ def _positions(task: str, block: Figures, verdict: Verdict) -> Iterator[str]:
             yield f"| @{position} | {_percent(vanilla, row)} |"
         yield f"| average | {_average(vanilla)} |"
         return
-    yield "| position | vanilla | mended | points | p (Holm) | log-likelihood, nats/token | p (Holm) |"
-    yield "|---|---|---|---|---|---|---|"
-    likelihood_p = gain["log_likelihood_p_holm"] or [None] * len(block["positions"])
-    for row, position in enumerate(block["positions"]):
-        cells = [_percent(vanilla, row), _percent(factors, row), f"{100 * gain['accuracy'][row]:+.1f}"]
-        cells += [_p(gain["accuracy_p_holm"][row]), _number(gain["log_likelihood"][row]["difference"])]
-        yield f"| @{position} | {' | '.join(cells)} | {_p(likelihood_p[row])} |"
-    for label, key in (("average", "average"), ("U", "utilisation")):
-        score, likelihood = gain[key], gain[f"{key}_log_likelihood"]
-        cells = [_average(vanilla, key), _average(factors, key), _points(score["difference"]), _p(score["p"])]
-        cells += [_number(likelihood["difference"]), _p(likelihood["p"])]
-        yield f"| {label} (p not corrected) | {' | '.join(cells)} |"
+    yield from evidence.table(tested, "mended")
     over = [arm for arm in LABELS if arm in block["factors_over"] and arm != "vanilla"]
     controls = [f"{LABELS[arm]} {100 * block[arm]['average']:.1f} %" for arm in over]
     if controls:
@@ -130,15 +117,3 @@ def _percent(block: Figures, row: int) -> str:
 def _average(block: Figures, key: str = "average") -> str:
     low, high = block[f"{key}_interval"]
     return f"{100 * block[key]:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"

@@ -1,0 +1,148 @@
+"""`ropewalk export`: a model with its factors in a form that others can use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group
+
+from ropewalk.cli.options import MODEL, DryRun, Output, described, flag
+from ropewalk.errors import DataError, RopewalkError
+
+if TYPE_CHECKING:
+    from ropewalk.export.base import ExportPlan, Subject
+    from ropewalk.factors import ScalingFactors
+
+FACTORS, SEARCH = "factors.json", "search"  # of a run; the folder in which `mend` keeps its run
+EXPORT = Group("Export", sort_key=1)
+
+
+def export(
+    *,
+    model: Annotated[str, described("Checkpoint folder, hub id, .gguf file, or 'demo'.", group=MODEL, metavar="MODEL")],
+    factors: Annotated[
+        Path | None,
+        described(
+            "factors.json, or a run directory that holds one. Default: those the checkpoint carries.",
+            group=MODEL,
+            metavar="FILE",
+        ),
+    ] = None,
+    to: Annotated[
+        str, described("checkpoint, remote-code, factors or gguf.", group=EXPORT, metavar="TARGET")
+    ] = "checkpoint",
+    out: Annotated[Path, described("Folder to write; it must not exist.", group=EXPORT, metavar="DIR")],
+    base_model: Annotated[
+        str | None,
+        described(
+            "Hub id of the original, for the model card. Default: MODEL, if it is one.", group=EXPORT, metavar="ID"
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        described("cpu, cuda, auto (spread): where the check of every layer runs.", group=MODEL, metavar="WHERE"),
+    ] = None,
+    trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.", group=MODEL)] = False,
+    any_model: Annotated[
+        bool, flag("Take factors that were made for another model or rope scheme.", group=MODEL)
+    ] = False,
+    dry_run: DryRun = False,
+    output: Output | None = None,
+) -> dict[str, Any]:
+    """Write a model with its factors: as a checkpoint, with code for plain transformers, or the factors alone."""
+    from ropewalk.cli import console
+    from ropewalk.export import export_target
+    from ropewalk.export.parts.writer import check_place, write_export
+
+    target = export_target(to)
+    target.check()
+    file = None if factors is None else factors_file(factors)
+    given = None if file is None else _load(file)
+    loaded = _loaded(model, device, trust_remote_code=trust_remote_code, any_model=any_model)
+    subject = _subject(loaded, given, file, base_model or _known_id(model), any_model=any_model)
+    with console.working("Checking every layer"):
+        plan = target.plan(subject, out)
+        check_place(plan)
+    with console.working(f"Writing {plan.out}" if not dry_run else "Looking at what would be written"):
+        is_new = write_export(plan, dry_run=dry_run)
+    _tell(plan, subject, is_new=is_new, dry_run=dry_run)
+    return {
+        "target": plan.target,
+        "out": out.as_posix(),
+        "written": is_new and not dry_run,
+        "files": plan.names,
+        "weight_bytes": plan.weight_bytes,
+        "shares_disk": bool(plan.weights) and plan.shares_disk,
+        "factors": list(subject.factors.values),
+        "test": list(subject.test),
+        "usage": plan.usage,
+    }
+
+
+def factors_file(given: Path) -> Path:
+    """The factors.json that was meant: the file itself, or that of a run directory. Raises `DataError`."""
+    if not given.is_dir():
+        return given
+    found = [path for path in (given / FACTORS, given / SEARCH / FACTORS) if path.is_file()]
+    if not found:
+        raise DataError(f"{given}: holds no {FACTORS}; name the file, or the directory of a run that has found some")
+    return found[0]
+
+
+def _load(file: Path) -> ScalingFactors:
+    from ropewalk.factors import ScalingFactors
+
+    return ScalingFactors.load(file)
+
+
+def _loaded(model: str, device: str | None, *, trust_remote_code: bool, any_model: bool) -> Any:
+    """The model in its own number type: it is copied, not computed with."""
+    from ropewalk.cli.options import ModelOptions
+
+    options = ModelOptions(model, dtype="auto", device=device, trust_remote_code=trust_remote_code, any_model=any_model)
+    return options.load()[0]
+
+
+def _subject(
+    model: Any, given: ScalingFactors | None, file: Path | None, base_model: str | None, *, any_model: bool
+) -> Subject:
+    """Model and factors, with what is known of them. Raises `RopewalkError` if there are no factors."""
+    from ropewalk.export.base import Subject
+    from ropewalk.export.parts.evidence import known_test
+    from ropewalk.export.parts.source import source_folder
+    from ropewalk.patch import factors_of
+
+    carried = factors_of(model)
+    if given is None:
+        if carried is None:
+            raise RopewalkError("no factors: give --factors FILE, for this checkpoint carries none")
+        beside = source_folder(model) / FACTORS
+        kept = _load(beside) if beside.is_file() else None
+        given = kept if kept is not None and kept.values == carried.values else carried
+    return Subject(model, given, known_test(given, file), base_model, any_model)
+
+
+def _known_id(model: str) -> str | None:
+    from ropewalk.demo import HUB_ID
+
+    return HUB_ID if model == "demo" else None
+
+
+def _tell(plan: ExportPlan, subject: Subject, *, is_new: bool, dry_run: bool) -> None:
+    """What was written, or would be, and how to use it."""
+    from ropewalk.cli import console
+
+    said = "would be written" if dry_run and is_new else "written" if is_new else "is there already, left as it is"
+    console.say(f"{plan.out}: {said}: {plan.target}, {len(plan.names)} files.")
+    if plan.weights:
+        where = "shared with the model's on the disk" if plan.shares_disk else "copied"
+        console.say(f"{plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
+        if not subject.test:
+            console.say("The model card has no test: none is recorded with these factors.")
+    if dry_run:
+        for name in plan.names:
+            console.say(f"  {name}")
+        return
+    console.say("To use it:")
+    console.output().print(f"  {plan.usage}", soft_wrap=True, markup=False)
