@@ -24,6 +24,7 @@ from ropewalk.bezier import Mode, curve_factors
 from ropewalk.errors import DataError, FactorsError
 
 SCHEMA = "ropewalk.factors/1"
+CONFIG_KEY = "rope_layer_factors"  # of a checkpoint's config.json
 FIELDS = ("schema", "values", "model", "base", "found", "digest")
 
 

@@ -11,13 +11,12 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ropewalk.errors import FactorsError
-from ropewalk.factors import ScalingFactors
+from ropewalk.factors import CONFIG_KEY, ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
 from ropewalk.rotary import Installation
 from ropewalk.verify import LayerReport, verify_layers
 
-CONFIG_KEY = "rope_layer_factors"
 _ATTRIBUTE = "_ropewalk_patch"
 
 
@@ -47,6 +46,9 @@ def apply(model: nn.Module, factors: ScalingFactors | Iterable[float | None], *,
     that every layer reacts to its own factor. Raises `FactorsError` or `UnsupportedModelError`, and applies nothing.
     """
     scaling = factors if isinstance(factors, ScalingFactors) else ScalingFactors(factors)
+    before = _installed(model)
+    if before is not None and not before.installation.fits(model):
+        remove(model)  # what is in place was made for other layers
     report = check_factors(model, scaling, any_model=any_model)
     patch = _installed(model)
     if patch is None:
@@ -130,7 +132,12 @@ def rotary_layers(model: nn.Module) -> list[int]:
 
 
 def _installed(model: nn.Module) -> _Patch | None:
-    patch: _Patch | None = text_decoder(model).__dict__.get(_ATTRIBUTE)
+    own = text_decoder(model).__dict__
+    brought = own.pop(CONFIG_KEY, None)  # by the modelling file of an export: taken over, lest it scales a second time
+    if brought is not None:
+        brought.remove()
+        apply(model, brought.values, any_model=True)
+    patch: _Patch | None = own.get(_ATTRIBUTE)
     return patch
 
 
@@ -179,4 +186,14 @@ def _set_config_entry(model: nn.Module, entry: Any) -> None:
         delattr(model.config, CONFIG_KEY)
 
 
-__all__ = ["apply", "check_factors", "factors_of", "layer_reports", "patched", "remove", "rotary_layers", "unpatched"]
+__all__ = [
+    "CONFIG_KEY",
+    "apply",
+    "check_factors",
+    "factors_of",
+    "layer_reports",
+    "patched",
+    "remove",
+    "rotary_layers",
+    "unpatched",
+]

@@ -9,6 +9,7 @@ are all safe.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,11 @@ class LayerwiseRotary(nn.Module):
         # Not a buffer: `.to(bfloat16)` would round it, and it belongs in no checkpoint.
         self._divisors = torch.tensor(distinct, dtype=torch.float64, device="cpu")
         self._rows = tuple(row_of.get(value, -1) for value in own)
+
+    def place(self, device: torch.device) -> None:
+        """Keep the factors on this device from now on: a graph that is captured there may not fetch them."""
+        if device.type != "mps":  # without float64
+            self._divisors = self._divisors.to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Same arguments as the base module. Returns `PerLayer`, or one entry for a module owned by a layer."""
@@ -170,6 +176,14 @@ def _add_base_to_keys(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
             state_dict[prefix + "base." + key.removeprefix(prefix)] = state_dict.pop(key)
 
 
+def _remove_strays(layer: nn.Module) -> None:
+    """Take out the hook that a copy of a layer has brought along, which no handle knows."""
+    strays = [number for number, hook in layer._forward_pre_hooks.items() if isinstance(hook, PickOwnEntry)]
+    for number in strays:
+        del layer._forward_pre_hooks[number]
+        layer._forward_pre_hooks_with_kwargs.pop(number, None)
+
+
 class Installation:
     """The wrappers and hooks of one model: built around it, put in place by `install`, taken out by `uninstall`."""
 
@@ -178,21 +192,34 @@ class Installation:
         self.sites: list[RotarySite] = rotary_sites(model)
         count = len(self.layers)
         self.rotaries = [LayerwiseRotary(site.module, count, site.layer) for site in self.sites]
+        self._hooked = list(self.layers)
         self._handles: list[RemovableHandle] = []
 
     def install(self) -> None:
         """Put the wrappers in the places of the rotary modules and a hook on each decoder layer. All factors are 1."""
         for site, rotary in zip(self.sites, self.rotaries, strict=True):
             setattr(site.parent, site.name, rotary)
+        for layer in self.layers:
+            _remove_strays(layer)
         self._handles = [
             layer.register_forward_pre_hook(PickOwnEntry(index), with_kwargs=True)
             for index, layer in enumerate(self.layers)
         ]
 
+    def fits(self, model: nn.Module) -> bool:
+        """Whether the model's layers are still those that were given hooks: peft, for one, can copy layers."""
+        layers = decoder_layers(model)
+        return len(layers) == len(self._hooked) and all(map(operator.is_, layers, self._hooked))
+
     def set_factors(self, factors: Sequence[float | None]) -> None:
         """One factor a layer; None is 1."""
         for rotary in self.rotaries:
             rotary.set_factors(factors)
+
+    def place(self, device: torch.device) -> None:
+        """Keep the factors on this device, until others are set."""
+        for rotary in self.rotaries:
+            rotary.place(device)
 
     def uninstall(self) -> None:
         """Put the model's own modules back and remove every hook."""
