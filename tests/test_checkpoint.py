@@ -146,7 +146,6 @@ def truncated(folder: Path) -> None:
         (lambda f: (f / "tokenizer.json").write_text("{"), DataError, "tokenizer is missing or damaged"),
         (lambda f: (f / "config.json").write_text("{"), DataError, "not JSON"),
         (lambda f: (f / "config.json").write_text("[]"), DataError, "model_type"),
-        (lambda f: (f / "adapter_config.json").write_text("{}"), DataError, "merge_and_unload"),
         (truncated, DataError, "cut short or damaged"),
         (pickled, DataError, r"pickled \(pytorch_model\.bin\).*use_safetensors=False"),
         (lambda f: edit_config(f, model_type="zork"), DataError, "zork"),

@@ -5,7 +5,6 @@ safetensors and JSON only: nothing is ever unpickled, and code of a checkpoint r
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import warnings
@@ -16,16 +15,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ropewalk import files
+from ropewalk.adapters import Adapter, attach, find_adapter
 from ropewalk.cache import CONVERTER, Report, cached_model, disk_errors, file_digest
 from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.gguf_reader import convert_gguf, parse_dtype, read_gguf
 from ropewalk.gguf_tokenizer import first_line, read_tokenizer
 from ropewalk.patch import CONFIG_KEY, apply
-from ropewalk.quiet import quiet_transformers
+from ropewalk.quiet import quiet_transformers, without_load_report
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w.-]+)?")
 UNREACHABLE = re.compile(r"couldn't connect|offline mode|outgoing traffic has been disabled|ConnectionError")
@@ -43,7 +50,8 @@ def load_pretrained(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model in eval mode, tokenizer) of a checkpoint, with its `rope_layer_factors` applied.
 
-    path_or_hub_id: a model folder, a hub id such as "org/name", or a .gguf file (converted once into the cache).
+    path_or_hub_id: a model folder, a hub id such as "org/name", or a .gguf file (converted once into the cache). One
+    that holds an adapter (peft) gives its base model with the adapter in its layers.
     dtype: of the weights; None means `default_dtype(device)`, "auto" the checkpoint's own.
     device: None means CUDA if there is one, else the CPU; "auto" spreads the layers over what there is.
     trust_remote_code: run code that comes with the checkpoint. any_model: see `ropewalk.apply`.
@@ -51,14 +59,24 @@ def load_pretrained(
     Raises `RopewalkError` with one line for anything missing, damaged, pickled or unsupported; `FactorsError` if the
     checkpoint's factors don't fit.
     """
+    name = os.fspath(path_or_hub_id)
+    adapter = _adapter(name)
+    if adapter is not None:
+        return _with_adapter(
+            adapter,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            any_model=any_model,
+            apply_factors=apply_factors,
+        )
     place = _device(device)
     numbers = dtype if dtype == "auto" else parse_dtype(default_dtype(place or "auto") if dtype is None else dtype)
-    name = os.fspath(path_or_hub_id)
     source = _local_source(name)
     placement = {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
     auto: Any = AutoModelForCausalLM  # partly untyped
-    with _one_line_errors(name), quiet_transformers(), _without_load_report():
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    with _one_line_errors(name), quiet_transformers(), without_load_report():
+        config = _own_code_left_out(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
         tokenizer = _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
         model, info = auto.from_pretrained(
             source,
@@ -74,6 +92,33 @@ def load_pretrained(
     return model.eval(), tokenizer
 
 
+def _adapter(name: str) -> Adapter | None:
+    with _one_line_errors(name):
+        return find_adapter(name, on_hub=bool(HUB_ID.fullmatch(name)) and not name.endswith(".gguf"))
+
+
+def _with_adapter(adapter: Adapter, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model with its factors, and the adapter in it; the adapter's own tokenizer if it has one."""
+    try:
+        model, tokenizer = load_pretrained(adapter.base, **options)
+    except RopewalkError as error:
+        raise type(error)(f"{adapter.source}: its base model can't be loaded: {error}") from None
+    with _one_line_errors(adapter.source):
+        attach(model, adapter)
+    if adapter.has("tokenizer_config.json"):
+        own = options["trust_remote_code"]
+        tokenizer = _load_tokenizer(adapter.source, adapter.source, trust_remote_code=own)
+    embeddings: Any = model.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
+    if len(tokenizer) > rows:
+        raise DataError(
+            f"{adapter.source}: its tokenizer has {len(tokenizer)} tokens, its base model {adapter.base} {rows}: merge "
+            "them with peft (resize_token_embeddings, merge_and_unload), save that with its tokenizer, and give it"
+        )
+    model.train(mode=False)
+    return model, tokenizer
+
+
 def load_tokenizer(
     path_or_hub_id: str | os.PathLike[str], *, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -82,6 +127,9 @@ def load_tokenizer(
     path_or_hub_id: as in `load_pretrained`, a folder may be without weights. Raises `RopewalkError` with one line.
     """
     name = os.fspath(path_or_hub_id)
+    adapter = _adapter(name)
+    if adapter is not None and not adapter.has("tokenizer_config.json"):
+        return load_tokenizer(adapter.base, trust_remote_code=trust_remote_code)
     path = Path(name).expanduser()
     with _one_line_errors(name), quiet_transformers():
         if path.suffix == ".gguf" and path.is_file():
@@ -101,6 +149,16 @@ def default_dtype(device: str | torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None) if kind == "cpu" else None
     return torch.bfloat16 if native is not None and native() else torch.float32
+
+
+def _own_code_left_out(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A config that leads to the modelling file of an export no more: its factors are applied here, once."""
+    from ropewalk.export.parts.source import own_auto_map
+
+    auto_map = vars(config).pop("auto_map", None)
+    if kept := own_auto_map(auto_map or {}):
+        vars(config)["auto_map"] = kept
+    return config
 
 
 def _restore_factors(name: str, model: PreTrainedModel, *, any_model: bool, apply_factors: bool) -> None:
@@ -135,8 +193,6 @@ def _local_source(name: str) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
-        raise DataError(f"{folder}: holds an adapter; merge it into its base model (merge_and_unload) and save that")
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: holds no config.json; expected a model folder as save_pretrained writes it")
     files.read_json(folder / "config.json")
@@ -215,21 +271,6 @@ def _check_loaded(name: str, info: Mapping[str, Any]) -> None:
 def _some(names: Collection[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return f"{len(names)} weights ({first}{', …' if len(names) > 3 else ''}) are"
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Keep back transformers' table of weights: `_check_loaded` says the same in a line, or as an error."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
 
 
 @contextmanager
