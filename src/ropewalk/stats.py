@@ -111,7 +111,7 @@ def cluster_bootstrap(
     scores = _check_scores("values", values)
     _check_settings(confidence, resamples)
     drawn = _resampled(scores, statistic, resamples, seed)
-    return Interval(_at(statistic, scores.mean(axis=0)), *_percentiles(drawn, len(scores), confidence))
+    return Interval(_at(statistic, scores.mean(axis=0)), *percentiles(drawn, len(scores), confidence))
 
 
 def paired_bootstrap(
@@ -146,7 +146,7 @@ def paired_bootstrap(
     both = np.concatenate([first, second], axis=1)
     drawn = _resampled(both, difference, resamples, seed)
     observed = _at(difference, both.mean(axis=0))
-    low, high = _percentiles(drawn, len(both), confidence)
+    low, high = percentiles(drawn, len(both), confidence)
     return PairedDifference(observed, low, high, _exchange_p(first, second, statistic, observed, resamples, seed))
 
 
@@ -196,7 +196,8 @@ def _blocks(rows: int, width: int) -> Iterator[int]:
         yield min(block, rows - start)
 
 
-def _percentiles(drawn: Array, records: int, confidence: float) -> tuple[float, float]:
+def percentiles(drawn: Array, records: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Expanded percentile interval (see `cluster_bootstrap`) of a statistic's values in resamples of the records."""
     wider = np.sqrt(records / (records - 1)) * special.stdtrit(records - 1, 0.5 + confidence / 2)
     tail = float(special.ndtr(-wider))
     low, high = np.quantile(drawn, [tail, 1 - tail])

@@ -25,6 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ropewalk eval --model Qwen/Qwen2.5-0.5B --factors runs/kv/factors.json",
         "ropewalk eval --model mended/model --keys 75 --json -",
     ),
+    "lm-eval": (
+        "ropewalk lm-eval --model mended/model --tasks arc_easy,hellaswag --limit 200",
+        "ropewalk lm-eval --model mended/model --tasks own.yaml --dry-run",
+    ),
     "report": ("ropewalk report runs/kv", "ropewalk report runs/kv runs/paper --out both.html"),
     "dashboard": ("ropewalk dashboard runs/kv",),
     "export": (
