@@ -76,7 +76,7 @@ def run_make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_make_alone_lists_the_targets() -> None:
     shown = run_make(ROOT).stdout
     assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == [
-        "help", "demo", "test", "test-slow", "lint", "format", "docs", "clean",
+        "help", "demo", "test", "test-slow", "test-vllm", "lint", "format", "docs", "clean",
     ]  # fmt: skip
 
 
