@@ -1,56 +1,110 @@
-"""What the tests of served checkpoints share: tiny checkpoints with factors, transformers' answers, vLLM's engines."""
+"""What the tests of served checkpoints share: checkpoints with factors, transformers' answers, vLLM's engines."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import ropewalk
+from ropewalk.cli import run
 
 HERE = Path(__file__).parent
 NEW_TOKENS = 12
 # Far enough from 1 that every layer's factor is heard in the answers of a model with random weights.
 FACTORS = (1.3, 0.7, 1.0, 1.9)
 SHAPE: dict[str, Any] = {
-    "hidden_size": 128,
+    "hidden_size": 256,
     "intermediate_size": 192,
     "num_hidden_layers": len(FACTORS),
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 64,
-    "vocab_size": 256,
+    "vocab_size": 128,
     "max_position_embeddings": 512,
     "initializer_range": 0.1,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
+    # Windows of 32 tokens in two layers of three, and a rope type for each kind of layer.
+    "gemma3_text": {"sliding_window": 32, "query_pre_attn_scalar": 64, "sliding_window_pattern": 3},
+    "phi3": {
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0 + i / 64 for i in range(32)],
+            "long_factor": [1.0 + i / 16 for i in range(32)],
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "gpt2": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 512},
+}
+SMOLLM2 = "smollm2"
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # tests may run beside each other
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
-    "VLLM_LOGGING_LEVEL": "INFO",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
+IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+Answers = list[dict[str, Any]]
 
 
-def checkpoint(folder: Path, model_type: str, factors: Any = FACTORS, **config: Any) -> Path:
-    """A random model in float32 with factors in its config.json; none for None."""
-    built = AutoConfig.for_model(model_type, **(SHAPE | config))
+@dataclass(frozen=True)
+class Served:
+    """A checkpoint with factors, prompts, and what transformers answers with the factors and without."""
+
+    folder: Path
+    prompts: list[list[int]]
+    scaled: Answers
+    vanilla: Answers
+
+
+def made_by(folder: Path, kind: str) -> Served:
+    """Make the checkpoint and its answers. Its factors must matter, or the tests would prove nothing."""
+    if kind == SMOLLM2:
+        found = HERE.parents[1] / "examples" / "smollm2-kv10.json"
+        assert run(["export", "--model", "demo", "--factors", str(found), "--out", str(folder), "--quiet"]) == 0
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        text = "The old lighthouse keeper wrote in his book: 'On the ninth of May the ship came back. " * 8
+        given = [tokenizer(text[: len(text) // part])["input_ids"] for part in (1, 2)]
+        values: Any = ropewalk.ScalingFactors.load(found)
+    else:
+        checkpoint(folder, kind)
+        given, values = prompts(), FACTORS
+    made = Served(folder, given, answers(folder, given, values), answers(folder, given, None))
+    assert distance(made.scaled, made.vanilla) > 0.02
+    return made
+
+
+def checkpoint(folder: Path, kind: str, factors: Any = FACTORS) -> Path:
+    """A random model in float32 with factors in its config.json, or without."""
+    built = AutoConfig.for_model(kind, **(SHAPE | SHAPES[kind]))
     torch.manual_seed(3)
     AutoModelForCausalLM.from_config(built, dtype=torch.float32).save_pretrained(folder)
     return with_factors(folder, factors)
 
 
 def with_factors(folder: Path, factors: Any) -> Path:
-    """The same folder with these factors in its config.json."""
+    """The same folder with these factors in its config.json; None takes them out."""
     path = folder / "config.json"
     content = json.loads(path.read_text())
     content.pop("rope_layer_factors", None)
@@ -58,18 +112,18 @@ def with_factors(folder: Path, factors: Any) -> Path:
     return folder
 
 
-def prompts(rows: int = 3, tokens: int = 90, vocabulary: int = 256) -> list[list[int]]:
-    """Token ids, of different lengths."""
+def prompts(rows: int = 3, tokens: int = 90) -> list[list[int]]:
+    """Token ids, of different lengths; all longer than what longrope was trained for, see `SHAPES`."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(3, vocabulary, (tokens - 20 * row,), generator=generator).tolist() for row in range(rows)]
+    return [torch.randint(3, 128, (tokens - 10 * row,), generator=generator).tolist() for row in range(rows)]
 
 
-def transformers_answers(folder: Path, given: list[list[int]], factors: Any = FACTORS) -> list[dict[str, Any]]:
-    """Greedy tokens and their logprobs by transformers, in float32, with factors applied by ropewalk or without."""
+def answers(folder: Path, given: list[list[int]], factors: Any) -> Answers:
+    """Greedy tokens and their logprobs by transformers in float32, with factors applied by ropewalk or without."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if factors is not None:
         ropewalk.apply(model, factors)
-    answers = []
+    rows = []
     for ids in given:
         whole = torch.tensor([ids])
         made = model.generate(
@@ -83,47 +137,123 @@ def transformers_answers(folder: Path, given: list[list[int]], factors: Any = FA
         )
         tokens = made.sequences[0, len(ids) :].tolist()
         steps = [row[0].log_softmax(-1) for row in made.logits]
-        answers.append({"tokens": tokens, "logprobs": [s[t].item() for s, t in zip(steps, tokens, strict=True)]})
-    return answers
+        rows.append({"tokens": tokens, "logprobs": [s[t].item() for s, t in zip(steps, tokens, strict=True)]})
+    return rows
 
 
-def serve(
-    folder: Path, given: list[list[int]], *, reload: bool = False, eager: bool = True, **options: Any
-) -> tuple[dict[str, Any], str]:
-    """What vLLM's `LLM` answers, and what it logged."""
-    done = run_engine(folder, given, reload=reload, eager=eager, **options)
+# vLLM --------------------------------------------------------------------------------------------------------------
+
+
+def by_llm(made: Served, out: Path, *, reload: bool = False, **options: Any) -> tuple[dict[str, Answers], str]:
+    """What `LLM` answers, {"first": …, "reloaded": …}, and what it logged."""
+    done = start_llm(made.folder, made.prompts, out, reload=reload, **options)
     assert done.returncode == 0, done.stderr[-6000:]
-    return json.loads(_answers_of(folder).read_text()), done.stdout + done.stderr
+    return json.loads(out.read_text()), done.stdout + done.stderr
 
 
-def run_engine(
-    folder: Path, given: list[list[int]], *, reload: bool = False, eager: bool = True, **options: Any
+def start_llm(
+    folder: Path,
+    given: Sequence[list[int]],
+    out: Path,
+    *,
+    reload: bool = False,
+    environment: dict[str, str] | None = None,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `vllm_process.py` to its end."""
-    usual = {"dtype": "float32", "max_model_len": 256, "skip_tokenizer_init": True, "enforce_eager": eager}
+    """Run `vllm_process.py` to its end; by default everything in its one process, eager."""
+    usual = {"dtype": "float32", "max_model_len": 256, "skip_tokenizer_init": True, "enforce_eager": True}
     wanted = {
         "model": str(folder),
         "options": usual | options,
         "prompts": given,
         "new_tokens": NEW_TOKENS,
         "reload": reload,
-        "out": str(_answers_of(folder)),
+        "out": str(out),
     }
-    command = [sys.executable, str(HERE / "vllm_process.py")]
-    environment = os.environ | ENVIRONMENT
     return subprocess.run(
-        command, input=json.dumps(wanted), capture_output=True, text=True, timeout=400, env=environment, check=False
+        [sys.executable, str(HERE / "vllm_process.py")],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | ENVIRONMENT | (IN_PROCESS if environment is None else environment),
+        check=False,
     )
 
 
-def _answers_of(folder: Path) -> Path:
-    return folder.with_suffix(".answers.json")
+@contextmanager
+def server(folder: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Any]:
+    """`vllm serve` on loopback; yields an OpenAI client. The process and its children are gone afterwards."""
+    import openai
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder.with_suffix(".log")
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [*serve_command(folder), "--port", str(port), *options],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT | (environment or {}),
+        )
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    try:
+        deadline = time.monotonic() + 600
+        while not _answers(client):
+            assert process.poll() is None, log.read_text()[-6000:]
+            assert time.monotonic() < deadline, log.read_text()[-6000:]
+            time.sleep(0.5)
+        yield client
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
-def assert_answers_agree(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], within: float = 1e-4) -> None:
-    """Equal tokens, and logprobs as near as two implementations of float32 attention are."""
+def serve_command(folder: Path) -> list[str]:
+    """`vllm serve` as a user would start it, small."""
+    vllm = str(Path(sys.executable).with_name("vllm"))
+    return [vllm, "serve", str(folder), "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "256"]
+
+
+def by_server(made: Served, client: Any) -> Answers:
+    """What the server answers to the OpenAI client."""
+    rows = []
+    for ids in made.prompts:
+        done = client.completions.create(
+            model=str(made.folder),
+            prompt=ids,
+            max_tokens=NEW_TOKENS,
+            temperature=0.0,
+            logprobs=1,
+            extra_body={"return_tokens_as_token_ids": True, "ignore_eos": True},
+        )
+        given = done.choices[0].logprobs
+        tokens = [int(token.removeprefix("token_id:")) for token in given.tokens]
+        rows.append({"tokens": tokens, "logprobs": given.token_logprobs})
+    return rows
+
+
+def _answers(client: Any) -> bool:
+    import openai
+
+    try:
+        client.models.list()
+    except openai.OpenAIError:
+        return False
+    return True
+
+
+# How near ----------------------------------------------------------------------------------------------------------
+
+
+def assert_agree(ours: Answers, theirs: Answers) -> None:
+    """Equal tokens, and logprobs as near as two implementations of attention in float32 are."""
     assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
-    far = [
-        abs(a - b) for o, t in zip(ours, theirs, strict=True) for a, b in zip(o["logprobs"], t["logprobs"], strict=True)
-    ]
-    assert max(far) < within
+    assert distance(ours, theirs) < 2e-4
+
+
+def distance(ours: Answers, theirs: Answers) -> float:
+    """Largest difference between the logprobs of two lists of answers, in nats."""
+    pairs = zip((row["logprobs"] for row in ours), (row["logprobs"] for row in theirs), strict=True)
+    return max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))

@@ -135,8 +135,7 @@ def scale(model: nn.Module, factors: ScalingFactors, model_config: Any) -> None:
                 f"{len(factors.rotary_layers)} factors of {CONFIG_KEY} has an effect"
             )
         _scale_layers(model, layers, factors)
-    if getattr(model_config.hf_text_config, "rope_parameters", None):
-        _warn_dynamic(model_config.hf_text_config.rope_parameters)
+    _warn_of_lengths(model_config)
     setattr(model, MARK, True)
     _record_for_reloading(model)
 
@@ -242,13 +241,15 @@ def _is_one_of(value: Any, modules: set[nn.Module]) -> bool:
     return isinstance(value, nn.Module) and value in modules
 
 
-def _warn_dynamic(parameters: Any) -> None:
-    """Say that vLLM's dynamic NTK is another model than transformers'."""
-    schemes = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    if any(scheme.get("rope_type") == "dynamic" for scheme in schemes):
+def _warn_of_lengths(model_config: Any) -> None:
+    """Say where vLLM chooses rotary frequencies once that transformers chooses by the length of the prompt."""
+    parameters = getattr(model_config.hf_text_config, "rope_parameters", None) or {}
+    types = {scheme.get("rope_type") for scheme in (parameters, *parameters.values()) if isinstance(scheme, dict)}
+    for rope_type in sorted(types & {"dynamic", "longrope"}):
         _log().warning(
-            "rope_type dynamic: vLLM chooses one base for all lengths, transformers one by the length of the prompt. "
-            "Factors that were found with transformers act on another model here; test them"
+            "rope_type %s: vLLM chooses its frequencies once, by the longest length it serves, transformers by the "
+            "length of each prompt. Factors that were found with transformers act on another model here; test them",
+            rope_type,
         )
 
 
