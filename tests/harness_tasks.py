@@ -88,3 +88,9 @@ def write_yaml(folder: Path, name: str, text: str) -> Path:
     file = folder / name
     file.write_text(text.replace("DATA", str(folder / "records.jsonl")))
     return file
+
+
+def broken(text: str, old: str, new: str) -> str:
+    """The text with a change, which must be one."""
+    assert old in text
+    return text.replace(old, new)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness_tasks import CHOICE, GENERATE, QUESTIONS, RECORDS, records, write_tasks, write_yaml
+from harness_tasks import CHOICE, GENERATE, QUESTIONS, RECORDS, broken, records, write_tasks, write_yaml
 from ropewalk import ScalingFactors, apply, load_pretrained, remove, stats
 from ropewalk.errors import DataError, FactorsError, RopewalkError
 from ropewalk.patch import factors_of
@@ -394,11 +394,6 @@ def test_tasks_that_ask_other_questions_each_time_are_refused(network: tuple[Any
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
-
-
-def broken(text: str, old: str, new: str) -> str:
-    assert old in text
-    return text.replace(old, new)
 
 
 MISTAKES = [

@@ -46,7 +46,7 @@ VERBS = (
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
-    ("lm-eval", "lm_eval", "Check that nothing else broke: any task of lm-evaluation-harness, with and without factors."),
+    ("lm-eval", "lm_eval", "Check that nothing else broke: tasks of lm-evaluation-harness, with and without factors."),
     ("report", "report", "One page that shows a run, or several side by side; works offline."),
     ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
     ("export", "export", "Write a model with its factors: a checkpoint, code for plain transformers, factors."),

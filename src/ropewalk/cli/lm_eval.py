@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk import files
-from ropewalk.cli.options import MODEL, RUN, TASK, DryRun, ModelOptions, Output, described, flag, number
+from ropewalk.cli.options import MODEL, RUN, TASK, ModelOptions, Output, described, flag, number
 from ropewalk.errors import PrerequisiteError, RopewalkError
 from ropewalk.factors import ScalingFactors
 
@@ -112,7 +112,7 @@ def lm_eval(
     *,
     model: HarnessModel,
     tasks: HarnessTasks,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, flag("Only say what would be asked, and how long it takes.", group=RUN)] = False,
     output: Output | None = None,
     samples: Annotated[
         Path | None,
@@ -160,7 +160,7 @@ def _check_installed() -> None:
     try:
         import lm_eval.evaluator  # noqa: F401
     except ModuleNotFoundError as error:
-        if error.name not in ("lm_eval", "datasets", "evaluate"):
+        if str(error.name).partition(".")[0] not in ("lm_eval", "datasets", "evaluate"):
             raise
         raise PrerequisiteError(INSTALL) from None
 
@@ -176,7 +176,7 @@ def _load_tasks(model: HarnessModel, tasks: HarnessTasks, metadata: Mapping[str,
     with tempfile.TemporaryDirectory() as folder, console.working("Reading the tasks and their data"):
         # Tasks that make their data, such as RULER, load a tokenizer from a folder, and would run code found there.
         tokenizer.save_pretrained(folder)
-        with calm():
+        with calm(errors=True):
             found = find_tasks(
                 tasks.names(),
                 metadata={"tokenizer": folder, **metadata},

@@ -53,7 +53,8 @@ def show(model: str, figures: Mapping[str, Any]) -> None:
     """The table, then the sentence that closes it, then remarks."""
     rows = figures["results"]
     shown, left_out = _shown(rows)
-    console.say(f"{model}: {len(figures['tasks'])} tasks, lm-eval {figures['settings']['lm_eval']}")
+    tasks = len(figures["tasks"])
+    console.say(f"{model}: {tasks} task{'s' * (tasks > 1)}, lm-eval {figures['settings']['lm_eval']}")
     console.output().print(result_table(shown), "")
     console.say(figures["verdict"])
     if left_out:

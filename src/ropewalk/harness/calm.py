@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from functools import partial
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import partialmethod
 from typing import Any
 
-import datasets
-import lm_eval.api.task
 from tqdm import tqdm
 
 from ropewalk.quiet import quiet_transformers
@@ -20,8 +19,11 @@ LOGGERS = ("lm_eval", "datasets", "evaluate", "huggingface_hub", "httpx", "rouge
 
 
 @contextmanager
-def calm() -> Iterator[None]:
-    """Inside the block nothing of theirs reaches a terminal; what matters of it is said by us, as errors or remarks."""
+def calm(*, errors: bool = False) -> Iterator[None]:
+    """Inside the block nothing of theirs reaches a terminal; what matters of it is said by us, as errors or remarks.
+
+    errors: keep back what is written to standard error, too, all but our spinner.
+    """
     with ExitStack() as stack:
         for name in LOGGERS:
             stack.enter_context(_mute(logging.getLogger(name)))
@@ -30,7 +32,17 @@ def calm() -> Iterator[None]:
         stack.enter_context(quiet_transformers(warnings=True))
         stack.enter_context(_without_bars())
         stack.enter_context(redirect_stdout(io.StringIO()))  # some of it is printed
+        if errors:
+            stack.enter_context(redirect_stderr(_Sink()))
         yield
+
+
+class _Sink(io.StringIO):
+    """Takes what is written, but rich sees the stream behind it: its displays go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rich_proxied_file = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
 
 
 @contextmanager
@@ -45,14 +57,11 @@ def _mute(logger: logging.Logger) -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    library: Any = datasets
-    task: Any = lm_eval.api.task
-    shown, bar = not library.are_progress_bars_disabled(), task.tqdm
-    library.disable_progress_bars()
-    task.tqdm = partial(tqdm, disable=True)  # the one bar of lm-eval's that no argument turns off
+    """Tasks, data sets and the hub all draw theirs with tqdm, and few of them ask whether they should."""
+    bar: Any = tqdm
+    start = bar.__init__
+    bar.__init__ = partialmethod(start, disable=True)
     try:
         yield
     finally:
-        task.tqdm = bar
-        if shown:
-            library.enable_progress_bars()
+        bar.__init__ = start

@@ -77,7 +77,7 @@ def load_tasks(found: Found) -> Loaded:
 
 def _build(found: Found, spec: str) -> dict[str, Any]:
     try:
-        with calm():
+        with calm(errors=True):
             return dict(found.manager.load([spec]))
     except RopewalkError:
         raise

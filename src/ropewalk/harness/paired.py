@@ -98,7 +98,7 @@ def _check_same(name: str, vanilla: Sequence[Mapping[str, Any]], factors: Sequen
 def _task_row(name: str, key: str, task: Any, arms: Arms) -> Row:
     first, second, aggregate = _values(key, task, arms)
     row = _row("task", name, key, arms, max(len(first), len(second)))
-    row["higher_is_better"] = task.higher_is_better().get(row["metric"])
+    row["higher_is_better"] = _direction([task], row["metric"])
     if len(first) != len(second):  # a record is left out of the metric in one arm: no pairs
         return row
     scores = scores_of(first, second, aggregate)
@@ -110,8 +110,7 @@ def _group_row(name: str, key: str, group: Any, arms: Arms) -> Row:
     row = _row("group", name, key, arms, 0)
     by_size = next((one.weight_by_size for one in group.aggregate_metric_list if one.metric == row["metric"]), True)
     members = [task for task in group.get_all_tasks() if key in arms[0]["results"][task.task_name]]
-    directions = {task.higher_is_better().get(row["metric"]) for task in members}
-    row["higher_is_better"] = directions.pop() if len(directions) == 1 else None
+    row["higher_is_better"] = _direction(members, row["metric"])
     parts = [scores_of(*_values(key, task, arms)) for task in members]
     row["records"] = sum(len(_values(key, task, arms)[0]) for task in members)
     means = [part for part in parts if part is not None and part.statistic is _mean and len(part.vanilla)]
@@ -221,6 +220,13 @@ def _corpus(row: Row, vanilla: Sequence[Any], factors: Sequence[Any], aggregate:
     p = (1 + extreme) / (1 + CORPUS_RESAMPLES)
     row["difference"] |= {"low": low, "high": high, "p": p, "test": BOOTSTRAP}
     return row
+
+
+def _direction(tasks: Sequence[Any], metric: str) -> bool | None:
+    """Whether higher is better; of a metric that a task does not list, as it is with all that it lists."""
+    listed = [task.higher_is_better() for task in tasks]
+    known = {one for names in listed for one in ([names[metric]] if metric in names else names.values())}
+    return known.pop() if len(known) == 1 else None
 
 
 def _is_rulers(aggregate: Any) -> bool:
