@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,16 +22,17 @@ from transformers import (
 
 from ropewalk import files
 from ropewalk.adapters import Adapter, attach, find_adapter
-from ropewalk.cache import CONVERTER, Report, cached_model, disk_errors, file_digest
-from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError, UnsupportedModelError
+from ropewalk.cache import CONVERTER, Report, cached_model, file_digest
+from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError
 from ropewalk.factors import ScalingFactors
 from ropewalk.gguf_reader import convert_gguf, parse_dtype, read_gguf
 from ropewalk.gguf_tokenizer import first_line, read_tokenizer
+from ropewalk.loading_errors import UNREACHABLE, check_loaded, one_line_errors
 from ropewalk.patch import CONFIG_KEY, apply
+from ropewalk.quantised import quantiser, refused_by_name, unify_dtype
 from ropewalk.quiet import quiet_transformers, without_load_report
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w.-]+)?")
-UNREACHABLE = re.compile(r"couldn't connect|offline mode|outgoing traffic has been disabled|ConnectionError")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -52,7 +49,7 @@ def load_pretrained(
 
     path_or_hub_id: a model folder, a hub id such as "org/name", or a .gguf file (converted once into the cache). One
     that holds an adapter (peft) gives its base model with the adapter in its layers.
-    dtype: of the weights; None means `default_dtype(device)`, "auto" the checkpoint's own.
+    dtype: of the weights; None means `default_dtype(device)`, "auto" the checkpoint's own. Quantised ones keep theirs.
     device: None means CUDA if there is one, else the CPU; "auto" spreads the layers over what there is.
     trust_remote_code: run code that comes with the checkpoint. any_model: see `ropewalk.apply`.
     apply_factors: False loads the model as trained and takes the factors out of its config.
@@ -75,25 +72,28 @@ def load_pretrained(
     source = _local_source(name)
     placement = {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
     auto: Any = AutoModelForCausalLM  # partly untyped
-    with _one_line_errors(name), quiet_transformers(), without_load_report():
+    with one_line_errors(name), quiet_transformers(), without_load_report():
         config = _own_code_left_out(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
         tokenizer = _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
-        model, info = auto.from_pretrained(
-            source,
-            config=config,
-            dtype=numbers,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **placement,
-        )
-    _check_loaded(name, info)
+        with refused_by_name(name, config):
+            model, info = auto.from_pretrained(
+                source,
+                config=config,
+                dtype=numbers,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **placement,
+            )
+    check_loaded(name, info)
+    if quantiser(config) is not None:
+        unify_dtype(model, None if isinstance(numbers, str) else numbers)
     _restore_factors(name, model, any_model=any_model, apply_factors=apply_factors)
     return model.eval(), tokenizer
 
 
 def _adapter(name: str) -> Adapter | None:
-    with _one_line_errors(name):
+    with one_line_errors(name):
         return find_adapter(name, on_hub=bool(HUB_ID.fullmatch(name)) and not name.endswith(".gguf"))
 
 
@@ -103,7 +103,7 @@ def _with_adapter(adapter: Adapter, **options: Any) -> tuple[PreTrainedModel, Pr
         model, tokenizer = load_pretrained(adapter.base, **options)
     except RopewalkError as error:
         raise type(error)(f"{adapter.source}: its base model can't be loaded: {error}") from None
-    with _one_line_errors(adapter.source):
+    with one_line_errors(adapter.source):
         attach(model, adapter)
     if adapter.has("tokenizer_config.json"):
         own = options["trust_remote_code"]
@@ -131,7 +131,7 @@ def load_tokenizer(
     if adapter is not None and not adapter.has("tokenizer_config.json"):
         return load_tokenizer(adapter.base, trust_remote_code=trust_remote_code)
     path = Path(name).expanduser()
-    with _one_line_errors(name), quiet_transformers():
+    with one_line_errors(name), quiet_transformers():
         if path.suffix == ".gguf" and path.is_file():
             return read_tokenizer(path, read_gguf(path)[0])
         source = str(path) if path.is_dir() else _local_source(name)
@@ -255,59 +255,3 @@ def _load_tokenizer(name: str, source: str, *, trust_remote_code: bool) -> PreTr
             "tokenizer_config.json beside its config.json"
         ) from error
     return tokenizer
-
-
-def _check_loaded(name: str, info: Mapping[str, Any]) -> None:
-    """Weights that are not in the checkpoint would be random: refuse. Weights nobody uses: say so."""
-    if info["missing_keys"]:
-        raise DataError(
-            f"{name}: {_some(info['missing_keys'])} missing in its safetensors; its config.json belongs to another "
-            "model, or a file is missing"
-        )
-    if info["unexpected_keys"]:
-        warnings.warn(f"{name}: {_some(info['unexpected_keys'])} not used by the model", stacklevel=3)
-
-
-def _some(names: Collection[str]) -> str:
-    first = ", ".join(sorted(names)[:3])
-    return f"{len(names)} weights ({first}{', …' if len(names) > 3 else ''}) are"
-
-
-@contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
-    """Say in one line what transformers says in many; what is not the user's to solve passes unchanged."""
-    try:
-        with disk_errors(Path(name)):
-            yield
-    except RopewalkError:
-        raise
-    except SafetensorError as error:
-        raise DataError(
-            f"{name}: its weights are cut short or damaged ({first_line(error)}); fetch them again"
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise PrerequisiteError(f"{name}: does not fit into the device's memory ({first_line(error)})") from error
-    except RuntimeError as error:
-        if "ignore_mismatched_sizes" not in str(error):
-            raise
-        raise DataError(f"{name}: its weights have other shapes than its config.json says") from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _explained(name, error) from error
-
-
-def _explained(name: str, error: Exception) -> RopewalkError:
-    text = str(error)
-    if "trust_remote_code" in text:
-        return UnsupportedModelError(
-            f"{name}: needs code that comes with the checkpoint; read it, and if you trust it say "
-            "trust_remote_code=True (--trust-remote-code)"
-        )
-    if UNREACHABLE.search(text):
-        return PrerequisiteError(
-            f"{name}: no such folder here, and the model hub can't be reached; check the network, or give a folder"
-        )
-    if "Unrecognized configuration class" in text:
-        return UnsupportedModelError(f"{name}: not a causal language model that transformers knows")
-    if isinstance(error, KeyError):
-        return DataError(f"{name}: its config.json holds {text}, which transformers does not know")
-    return DataError(f"{name}: {first_line(error)}")

@@ -183,13 +183,17 @@ def _as_tuple(tables: Any) -> tuple[Tensor, ...]:
 @contextmanager
 def _quiet(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, eager and without gradients; afterwards every module's own mode is back."""
-    training = [module for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    for module, _ in modes:
+        if type(module).__name__ == "Linear4bit":
+            # On a CPU bitsandbytes repacks its weights at the first pass in evaluation mode, and can't train them then.
+            module.training = True
     # A compiled model would compile anew for every run. Without dynamo nothing is compiled: spare its import.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
         with torch.no_grad(), eager:
             yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in modes:
+            module.training = training
