@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from doc_blocks import ROOT
+from ropewalk import ScalingFactors
 from ropewalk.haystack import generated_sentences
 from task_data import task_options
 
@@ -32,6 +33,11 @@ def task_files(folder: Path) -> None:
     (folder / "books").mkdir()
     for name in ("book.txt", "books/one.txt"):
         (folder / name).write_text("".join(generated_sentences(name, 3000)))
+
+
+def factors_file(folder: Path) -> None:
+    """Factors for the tests' model of 4 layers."""
+    ScalingFactors([0.9, 1.2, 1.1, 0.95]).save(folder / "factors.json")
 
 
 def mdqa_sources(folder: Path) -> None:
