@@ -266,6 +266,22 @@ def test_automatic_batches_are_the_same_in_both_arms(network: tuple[Any, Any], f
     assert first["results"] == again["results"]
 
 
+def test_batches_of_a_gpu_are_tried_at_the_longest_request(network: tuple[Any, Any]) -> None:
+    """Its way of trying runs anywhere; memory that is too small is only met on a GPU."""
+    from ropewalk.harness.model import LARGEST_BATCH, CountedLM
+
+    lm = CountedLM(*network)
+    lm.longest = 20
+    seen: list[int] = []
+    handle = network[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    try:
+        assert lm._tried(None, 0) == LARGEST_BATCH
+    finally:
+        handle.remove()
+    assert set(seen) == {20}
+    assert lm.max_length == 512
+
+
 def test_few_shot_examples_and_chat_templates_are_lm_evals(network: tuple[Any, Any], files: list[str]) -> None:
     choice = [file for file in files if "choice" in file]
     arms = arms_of(network, choice, limit=4, num_fewshot=2, chat_template=True)
@@ -343,6 +359,29 @@ def test_a_group_has_one_number_with_an_interval(network: tuple[Any, Any], tmp_p
     assert [one["task"] for one in found if one["asked"]] == ["own_group"]
 
 
+NESTED = """
+group: own_nested
+task:
+  - group: inner
+    task:
+      - {task: own_choice, num_fewshot: 0}
+  - {task: own_answer, unsafe_code: true}
+"""
+
+
+def test_members_of_groups_are_checked_with_the_settings_of_the_group(network: tuple[Any, Any], tmp_path: Path) -> None:
+    from ropewalk.harness.loading import load_tasks
+    from ropewalk.harness.tasks import find_tasks
+
+    write_tasks(tmp_path, "choice", "answer")
+    write_yaml(tmp_path, "nested.yaml", NESTED)
+    with pytest.raises(RopewalkError, match="task own_answer: runs code that the model writes"):
+        find_tasks([str(tmp_path)])
+    loaded = load_tasks(find_tasks([str(tmp_path)], unsafe_code=True))
+    assert set(loaded.tasks) == {"own_choice", "own_answer"}
+    assert loaded.roots == ("own_nested",)
+
+
 RULER = f"""
 task: own_ruler
 {QUESTIONS}
@@ -413,7 +452,10 @@ MISTAKES = [
     (broken(GENERATE, "metric: exact_match", "metric: exact_mach"), "did you mean 'exact_match'"),
     (broken(GENERATE, "aggregation: mean", "aggregation: mean, hf_evaluate: true"), "--trust-remote-code"),
     (broken(GENERATE, "metric: exact_match", "name: exact_match"), "has no key 'metric'"),
-    (broken(GENERATE, "data_files", "trust_remote_code: true, data_files"), "code of its own.*--trust-remote-code"),
+    (
+        broken(GENERATE, "data_files", "trust_remote_code: true, data_files"),
+        "may bring code of its own.*--trust-remote-code",
+    ),
     (f"{GENERATE}unsafe_code: true\n", "--confirm-run-unsafe-code"),
     (f"{GENERATE}process_docs: !function nowhere.f\n", "Cannot import module 'nowhere'"),
     (f"{GENERATE}doc_to_image: picture\n", "asks about images or sound"),

@@ -87,6 +87,10 @@ class CountedLM(HFLM):  # type: ignore[misc]  # lm-eval is untyped
             tokens = sum(map(len, requests[pos][1:])) if requests else self.longest
             fitting: int = CPU_TOKENS // min(max(1, tokens), self.max_length)
             return max(1, min(LARGEST_BATCH, fitting))
+        return self._tried(requests, pos)
+
+    def _tried(self, requests: Any, pos: int) -> int:
+        """lm-eval's way: halve the batch until it fits, for the longest request that there is."""
         self._max_length = min(self.max_length, self.longest)  # lm-eval would try the whole of a long context
         try:
             return int(super()._detect_batch_size(requests, pos))

@@ -63,10 +63,9 @@ def find_tasks(
     # lm-eval finds the group of a file by its name only, a task by its path too, whatever else is called the same.
     given = [str(configs[file]["group"]) if _is_group(configs[file]) else str(file) for file in roots]
     specs = tuple(dict.fromkeys([*names, *given]))
-    for spec in specs:
-        config = configs.get(Path(spec))
-        for name, leaf in _leaves(spec if config is None else config, manager, spec):
-            _check_leaf(name, leaf, trust_remote_code, unsafe_code)
+    leaves = [leaf for spec in specs for leaf in _leaves_of_spec(spec, configs, manager)]
+    for name, leaf in leaves:
+        _check_leaf(name, leaf, trust_remote_code, unsafe_code)
     return Found(manager, specs, tuple(dict.fromkeys(code for file in files for code in _python_of(file))))
 
 
@@ -166,27 +165,41 @@ def _check_name(name: str, manager: TaskManager) -> None:
     raise DataError(f"task {name!r}: lm-eval knows none of this name; {meant}{where}")
 
 
-def _leaves(item: Any, manager: TaskManager, name: str) -> Iterator[tuple[str, Config]]:
-    """Every single task of a name, a configuration or a group, with its configuration as far as it is known."""
-    if isinstance(item, str):
-        entry = manager.task_index.get(item)
-        if entry is None:
-            near = difflib.get_close_matches(item, manager.all_tasks, NEAR)
-            meant = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-            raise DataError(f"{name}: names the task {item!r}, which neither lm-eval nor a file beside it has{meant}")
-        if entry.cfg is None:  # a tag: a name for several tasks
-            for tagged in sorted(entry.tags):
-                yield from _leaves(tagged, manager, name)
-            return
-        yield from _leaves(entry.cfg, manager, item)
-    elif _is_group(item):
-        for member in _members(item):
-            yield from _leaves(member, manager, str(item["group"]))
-    elif isinstance(item.get("task"), str) and item["task"] in manager.task_index and "dataset_path" not in item:
-        for leaf_name, leaf in _leaves(item["task"], manager, name):
-            yield leaf_name, {**leaf, **item}
-    else:
-        yield str(item.get("task", name)), item
+def _leaves_of_spec(spec: str, configs: Mapping[Path, Config], manager: TaskManager) -> Iterator[tuple[str, Config]]:
+    config = configs.get(Path(spec))
+    if config is None:
+        return _leaves(spec, manager, spec)
+    return _leaves_of(str(config["task"]), config, manager)
+
+
+def _leaves(name: str, manager: TaskManager, asker: str) -> Iterator[tuple[str, Config]]:
+    """Every single task of a name, with its configuration as far as it is known. asker: who names it, for errors."""
+    entry = manager.task_index.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, manager.all_tasks, NEAR)
+        meant = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise DataError(f"{asker}: names the task {name!r}, which neither lm-eval nor a file beside it has{meant}")
+    if entry.cfg is not None:
+        yield from _leaves_of(name, entry.cfg, manager)
+        return
+    for tagged in sorted(entry.tags):  # a name for several tasks
+        yield from _leaves(tagged, manager, name)
+
+
+def _leaves_of(name: str, config: Config, manager: TaskManager) -> Iterator[tuple[str, Config]]:
+    """The same of a configuration; in a group a member may be a name, or a name with settings of its own."""
+    if not _is_group(config):
+        yield name, config
+        return
+    for member in _members(config):
+        if isinstance(member, str):
+            yield from _leaves(member, manager, name)
+        elif isinstance(member.get("task"), list):
+            yield from _leaves_of(str(member.get("group", name)), {"group": name, **member}, manager)
+        elif (named := member.get("task", member.get("group"))) in manager.task_index:
+            yield from ((leaf, {**known, **member}) for leaf, known in _leaves(named, manager, name))
+        else:
+            yield f"{name}::{named}", member
 
 
 def _check_leaf(name: str, config: Config, trust_remote_code: bool, unsafe_code: bool) -> None:
@@ -196,8 +209,8 @@ def _check_leaf(name: str, config: Config, trust_remote_code: bool, unsafe_code:
         )
     if (config.get("dataset_kwargs") or {}).get("trust_remote_code") and not trust_remote_code:
         raise PrerequisiteError(
-            f"task {name}: its data set brings code of its own (trust_remote_code); read it, and if you trust it say "
-            "--trust-remote-code"
+            f"task {name}: its data set may bring code of its own (trust_remote_code); read it, and if you trust "
+            "it say --trust-remote-code"
         )
     if "class" in config:
         return
@@ -220,9 +233,13 @@ def _check_metrics(name: str, config: Config, trust_remote_code: bool) -> None:
             continue
         near = difflib.get_close_matches(metric, list(metric_registry), 1)
         meant = f" (did you mean {near[0]!r}?)" if near and near[0] != metric else ""
+        why = (
+            "asks for the hub's"
+            if entry.get("hf_evaluate")
+            else f"is none of lm-eval's own{meant} and would be the hub's"
+        )
         raise DataError(
-            f"task {name}: its metric {metric!r} is none of lm-eval's own{meant}; those of the hub are downloaded "
-            "code, which --trust-remote-code allows"
+            f"task {name}: its metric {metric!r} {why}, which is code to be downloaded; --trust-remote-code allows that"
         )
 
 
