@@ -134,7 +134,7 @@ def _tell(plan: ExportPlan, subject: Subject, *, is_new: bool, dry_run: bool) ->
     from ropewalk.cli import console
 
     said = "would be written" if dry_run and is_new else "written" if is_new else "is there already, left as it is"
-    console.say(f"{plan.out}: {said}: {plan.target}, {len(plan.names)} files.")
+    console.say(f"{plan.out}: {said}: {plan.target}, {len(plan.names)} file{'s' if len(plan.names) > 1 else ''}.")
     if plan.weights:
         where = "shared with the model's on the disk" if plan.shares_disk else "copied"
         console.say(f"{plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")

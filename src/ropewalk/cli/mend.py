@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -220,8 +219,6 @@ def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Pa
     verdict = judge(result, factors.is_identity)
     checkpoint = out / MODEL_DIR if verdict in CARRIES else None
     if checkpoint is not None:
-        for leftover in out.glob(f".{MODEL_DIR}.partial-*"):  # of a run that was killed here: the lock is ours
-            shutil.rmtree(leftover, ignore_errors=True)
         with console.working(f"Writing the checkpoint to {checkpoint}"):
             write_export(TARGET.plan(_subject(model, factors, result), checkpoint))
     files.write_text(out / SUMMARY, page(profile, result, verdict, checkpoint, out))

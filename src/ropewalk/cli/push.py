@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,25 +23,29 @@ def push(
     output: Output | None = None,
 ) -> dict[str, Any]:
     """Upload an export to the model hub: its own files, and nothing else that lies in the folder."""
+    from huggingface_hub.utils.logging import set_verbosity
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
     from ropewalk.cli import console
     from ropewalk.export.parts.upload import check_repo_id, parcel, send
 
     sent = parcel(folder)
     check_repo_id(repo_id)
-    total = sum(sent.files.values())
+    total, count = sum(sent.files.values()), len(sent.files)
+    amount = f"{count} file{'s' if count > 1 else ''} of {_size(total)}"
     figures: dict[str, Any] = {"target": sent.target, "files": sent.files, "bytes": total, "private": private}
     if dry_run:
-        console.say(f"{len(sent.files)} files, {_size(total)}, would go to {repo_id}:")
+        console.say(f"{amount} would go to {repo_id}:")
         for name, size in sent.files.items():
             console.say(f"  {_size(size):>9}  {name}")
         return {**figures, "repo": repo_id, "commit": None}
-    if output is not None and output.quiet:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
+    set_verbosity(logging.ERROR)  # it retries by itself; what it gives up on is said in a line
+    if not console.is_live(console.errors()):  # bars that can't move, or that nobody wants
         disable_progress_bars()
-    console.line(f"Uploading {len(sent.files)} files, {_size(total)}, to {repo_id}")
+    console.line(f"Uploading {amount} to {repo_id}")
     created, commit = send(sent, repo_id, private=private, token=token)
-    console.say(f"{created}: {len(sent.files)} files, {_size(total)}: {commit}")
+    console.say(f"{created} has all of it: {amount}.")
+    console.write(f"{commit}\n")
     return {**figures, "repo": created, "commit": commit}
 
 

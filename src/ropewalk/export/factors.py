@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from ropewalk.errors import DataError
 from ropewalk.export.base import ExportPlan, Subject, Target
-from ropewalk.export.parts.model_folder import FACTORS, as_json, bound_factors
+from ropewalk.export.parts.manifest import FACTORS
+from ropewalk.export.parts.model_folder import as_json, bound_factors
 
 
 class Factors(Target):

@@ -8,7 +8,7 @@ from typing import Any
 from ropewalk import files
 from ropewalk.errors import DataError
 
-MANIFEST = "ropewalk-export.json"
+MANIFEST, FACTORS = "ropewalk-export.json", "factors.json"
 SCHEMA = "ropewalk.export/1"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ropewalk.errors import UnsupportedModelError
 from ropewalk.export.base import ExportPlan, Subject
 from ropewalk.export.parts.card import Kind, model_card
+from ropewalk.export.parts.manifest import FACTORS
 from ropewalk.export.parts.picture import draw_pictures, picture_names
 from ropewalk.export.parts.source import (
     BASE_README,
@@ -25,8 +26,6 @@ from ropewalk.export.parts.source import (
 )
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import CONFIG_KEY, check_factors
-
-FACTORS = "factors.json"
 
 
 def bound_factors(subject: Subject) -> ScalingFactors:

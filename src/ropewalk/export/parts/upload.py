@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.errors import DataError, PrerequisiteError, RopewalkError
-from ropewalk.export.parts.manifest import MANIFEST, read_manifest
-from ropewalk.export.parts.model_folder import FACTORS
+from ropewalk.export.parts.manifest import FACTORS, MANIFEST, read_manifest
 from ropewalk.factors import ScalingFactors
 
 AGAIN = "the same command again continues"

@@ -10,13 +10,16 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from ropewalk import files
-from ropewalk.cache import disk_errors, fresh_folder
+from ropewalk.cache import disk_errors
 from ropewalk.errors import DataError
 from ropewalk.export.base import ExportPlan
+from ropewalk.export.parts.leftovers import clear_leftovers, writing_folder
 from ropewalk.export.parts.manifest import MANIFEST, SCHEMA, read_manifest
 
 FICLONE = 0x40049409  # Linux: let two files share their blocks until one is changed
@@ -31,6 +34,8 @@ def write_export(plan: ExportPlan, *, dry_run: bool = False) -> bool:
     or can't be written.
     """
     check_place(plan)
+    if not dry_run:
+        clear_leftovers(plan.out)
     if plan.out.exists() and any(plan.out.iterdir()):
         if not _is_same(plan):
             raise DataError(f"{plan.out}: holds another export, or a part of one; give another folder")
@@ -38,7 +43,7 @@ def write_export(plan: ExportPlan, *, dry_run: bool = False) -> bool:
     plan.check_space()
     if dry_run:
         return True
-    with fresh_folder(plan.out) as folder:
+    with _not_overtaken(plan.out), writing_folder(plan.out) as folder:
         for name, path in plan.small.items():
             _copy(path, folder / name)
         for name, path in plan.weights.items():
@@ -50,6 +55,16 @@ def write_export(plan: ExportPlan, *, dry_run: bool = False) -> bool:
         if plan.facts:
             files.write_text(folder / MANIFEST, _manifest(plan, folder))
     return True
+
+
+@contextmanager
+def _not_overtaken(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise DataError(f"{out}: another process wrote there meanwhile; the same command again looks at what") from None
 
 
 def check_place(plan: ExportPlan) -> None:
@@ -72,7 +87,9 @@ def _marks(plan: ExportPlan) -> list[str]:
 def _is_same(plan: ExportPlan) -> bool:
     """Whether the export that is there has every file, the weights in their size and what ropewalk made unchanged."""
     manifest = read_manifest(plan.out) or {}
-    if plan.facts and manifest.get("target") != plan.target:
+    if manifest.get("target") != (plan.target if plan.facts else None):
+        return False
+    if not plan.facts and sorted(path.name for path in plan.out.iterdir()) != plan.names:
         return False
     if not all((plan.out / name).is_file() for name in plan.names):
         return False
