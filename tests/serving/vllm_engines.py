@@ -42,8 +42,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {},
-    # Windows of 32 tokens in two layers of three, and a rope type for each kind of layer.
-    "gemma3_text": {"sliding_window": 32, "query_pre_attn_scalar": 64, "sliding_window_pattern": 3},
+    # Windows of 32 tokens in every other layer, and a rope type for each kind of layer. Small embeddings, which are
+    # tied: else the model says its last token again whatever the layers add.
+    "gemma3_text": {
+        "sliding_window": 32,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "query_pre_attn_scalar": 16,
+        "initializer_range": 0.02,
+    },
     "phi3": {
         "original_max_position_embeddings": 64,
         "rope_parameters": {
@@ -123,6 +129,7 @@ def answers(folder: Path, given: list[list[int]], factors: Any) -> Answers:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if factors is not None:
         ropewalk.apply(model, factors)
+    model.generation_config.eos_token_id = None  # as ignore_eos in vLLM, which min_new_tokens is not
     rows = []
     for ids in given:
         whole = torch.tensor([ids])
@@ -130,7 +137,6 @@ def answers(folder: Path, given: list[list[int]], factors: Any) -> Answers:
             whole,
             attention_mask=torch.ones_like(whole),
             do_sample=False,
-            min_new_tokens=NEW_TOKENS,
             max_new_tokens=NEW_TOKENS,
             output_logits=True,
             return_dict_in_generate=True,
@@ -212,8 +218,8 @@ def server(folder: Path, *options: str, environment: dict[str, str] | None = Non
 
 def serve_command(folder: Path) -> list[str]:
     """`vllm serve` as a user would start it, small."""
-    vllm = str(Path(sys.executable).with_name("vllm"))
-    return [vllm, "serve", str(folder), "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "256"]
+    vllm = [sys.executable, str(HERE / "vllm_command.py")]
+    return [*vllm, "serve", str(folder), "--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "256"]
 
 
 def by_server(made: Served, client: Any) -> Answers:
