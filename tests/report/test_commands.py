@@ -62,7 +62,8 @@ def test_the_programs_run(run_folders: dict[str, Path], tmp_path: Path, monkeypa
     exec(found["Use the factors"], names)
     assert factors_of(names["model"]) == factors
     remove(names["model"])
-    exec(found["Write a checkpoint that carries the factors"], {})
+    assert ropewalk(words(found["Write a checkpoint that carries the factors"])) == 0
+    assert found["Serve it with vLLM"] == "vllm serve mended-model"
     loaded, _ = load_pretrained(tmp_path / "mended-model")
     assert factors_of(loaded).values == factors.values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def _use(checkpoint: Path | None, name: str) -> Iterator[str]:
     yield (
         f"The checkpoint in `{checkpoint.as_posix()}` is {name} with one more entry in its config.json, "
         "`rope_layer_factors`; its weights are the same, to the bit. "
-        "Plain transformers ignores that entry without a word."
+        f"With ropewalk installed beside it, vLLM serves it: `vllm serve {shlex.quote(checkpoint.as_posix())}`. Plain "
+        "transformers, and vLLM without ropewalk, ignore that entry without a word."
     )
     yield ""
     yield (

@@ -12,6 +12,7 @@ from ropewalk.report import task_settings
 from ropewalk.report.runs import Run
 
 MODEL = "model"  # the checkpoint that `ropewalk mend` leaves
+EXPORTED = "mended-model"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def commands(run: Run) -> list[Command]:
     found = [_again(run)]
     if run.result is not None and run.factors is not None and not run.factors.is_identity:
         found += [_eval(run, run.result, task) for task in run.tasks]
-        found += [_apply(run), _checkpoint(run)]
+        found += [_apply(run), _checkpoint(run), _serve(run)]
     return found
 
 
@@ -97,16 +98,16 @@ def _checkpoint(run: Run) -> Command:
         loads = f"load_pretrained({_text(mended)}, apply_factors=False)"
         text = f"from ropewalk import load_pretrained\n\nmodel, tokenizer = {loads}\n"
         return Command("Undo it", text, "The checkpoint's weights are the original's, to the bit.", "python")
-    names, model = _model(run)
-    text = (
-        "from pathlib import Path\n\n"
-        f"from ropewalk import {', '.join(sorted(['ScalingFactors', *names]))}\n"
-        "from ropewalk.export.checkpoint import write_checkpoint\n\n"
-        f"model, tokenizer = load_pretrained({model})\n"
-        f"factors = ScalingFactors.load({_text(run.directory / 'factors.json')})\n"
-        'write_checkpoint(model, factors, Path("mended-model"))\n'
-    )
-    return Command("Write a checkpoint that carries the factors", text, "", "python")
+    words = ["ropewalk", "export", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
+    title = "Write a checkpoint that carries the factors"
+    return Command(title, shlex.join([*words, "--to", "checkpoint", "--out", EXPORTED]))
+
+
+def _serve(run: Run) -> Command:
+    """The checkpoint in vLLM."""
+    folder = _mended(run) or Path(EXPORTED)
+    remark = "Needs ropewalk where vLLM is installed: it brings the plugin. Without it the factors would be ignored."
+    return Command("Serve it with vLLM", shlex.join(["vllm", "serve", folder.as_posix()]), remark)
 
 
 def _mended(run: Run) -> Path | None:

@@ -244,8 +244,8 @@ def _is_one_of(value: Any, modules: set[nn.Module]) -> bool:
 def _warn_of_lengths(model_config: Any) -> None:
     """Say where vLLM chooses rotary frequencies once that transformers chooses by the length of the prompt."""
     parameters = getattr(model_config.hf_text_config, "rope_parameters", None) or {}
-    types = {scheme.get("rope_type") for scheme in (parameters, *parameters.values()) if isinstance(scheme, dict)}
-    for rope_type in sorted(types & {"dynamic", "longrope"}):
+    types = [scheme.get("rope_type") for scheme in (parameters, *parameters.values()) if isinstance(scheme, dict)]
+    for rope_type in {"dynamic", "longrope"}.intersection(types):
         _log().warning(
             "rope_type %s: vLLM chooses its frequencies once, by the longest length it serves, transformers by the "
             "length of each prompt. Factors that were found with transformers act on another model here; test them",
