@@ -53,10 +53,11 @@ def export(
     """Write a model with its factors: as a checkpoint, with code for plain transformers, or the factors alone."""
     from ropewalk.cli import console
     from ropewalk.export import export_target
-    from ropewalk.export.parts.writer import check_place, write_export
+    from ropewalk.export.parts.writer import check_free, check_place, write_export
 
     target = export_target(to)
     target.check()
+    check_free(out)
     file = None if factors is None else factors_file(factors)
     given = None if file is None else _load(file)
     loaded = _loaded(model, device, trust_remote_code=trust_remote_code, any_model=any_model)

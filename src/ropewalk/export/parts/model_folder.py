@@ -61,14 +61,14 @@ def plan_model_folder(
         )
     factors = bound_factors(subject)
     source, base_model = source_folder(subject.model), subject.base_model or hub_id(subject.model)
-    small, pictures = small_files(source), picture_names(subject.test)
+    small, pictures, gguf_sha256 = small_files(source), picture_names(subject.test), gguf_digest(source)
     name = base_model or str(factors.model["name"])
     source_card = small.get(BASE_README)
 
     def draw(folder: Path) -> None:
         draw_pictures(folder, factors, subject.test, name.rpartition("/")[2])
         card = model_card(
-            kind, factors, subject.test, base_model=base_model, source_card=source_card, gguf_sha256=gguf_digest(source)
+            kind, factors, subject.test, base_model=base_model, source_card=source_card, gguf_sha256=gguf_sha256
         )
         (folder / README).write_text(card, encoding="utf-8")
 
@@ -82,7 +82,12 @@ def plan_model_folder(
         drawn=(README, *pictures),
         draw=draw,
         loose=(FACTORS,),  # the values are in config.json; how long their search took is none of the model's
-        facts={"base_model": base_model, "model": factors.model, "factors": factors.digest},
+        facts={
+            "base_model": base_model,
+            "gguf_sha256": gguf_sha256,
+            "model": factors.model,
+            "factors": factors.digest,
+        },
     )
 
 

@@ -13,6 +13,8 @@ from ropewalk.export.parts.source import MODELING, read_config, source_folder
 from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
 from ropewalk.patch import layer_reports, unpatched
 
+# Auto classes that give the model with its head; the last ones for models that see, too.
+HEADS = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 INSTEAD = "use --to checkpoint, which ropewalk loads"
 
 
@@ -38,9 +40,12 @@ def modeling_code(model: Any) -> str:
 
 def auto_map(model: Any) -> dict[str, str]:
     """Which class of the file each of transformers' auto classes takes."""
-    module = MODELING.removesuffix(".py")
+    import transformers
+
+    module, config = MODELING.removesuffix(".py"), type(model.config)
     causal, base = _classes(model)
-    return {"AutoModel": f"{module}.{base.__name__}", "AutoModelForCausalLM": f"{module}.{causal.__name__}"}
+    heads = [name for name in HEADS if getattr(transformers, name)._model_mapping.get(config, None) is causal]
+    return {"AutoModel": f"{module}.{base.__name__}"} | dict.fromkeys(heads, f"{module}.{causal.__name__}")
 
 
 def _classes(model: Any) -> tuple[type, type]:

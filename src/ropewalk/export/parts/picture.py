@@ -22,6 +22,7 @@ def picture_names(test: Sequence[Json]) -> tuple[str, ...]:
 def draw_pictures(folder: Path, factors: ScalingFactors, test: Sequence[Json], model: str) -> None:
     """Write the pictures into a folder, as PNG: a hub shows those, and no SVG of a stranger."""
     from ropewalk.report.figures import curves_figure, save_png
+    from ropewalk.report.theme import BLUE, GREY, LIGHT
 
     if not test:
         save_png(_factors_chart(factors, model), folder / "factors.png")
@@ -35,6 +36,7 @@ def draw_pictures(folder: Path, factors: ScalingFactors, test: Sequence[Json], m
             f"{model}: {_title(block)}",
             block["metric"],
         )
+        chart.config = {**LIGHT, "range": {**LIGHT["range"], "category": [GREY, BLUE]}}
         save_png(chart, folder / name)
 
 

@@ -53,7 +53,10 @@ def hub_id(model: Any) -> str | None:
 
 
 def gguf_digest(source: Path) -> str | None:
-    """SHA-256 of the GGUF file that a folder of the cache was converted from; None for any other folder."""
+    """SHA-256 of the GGUF file that the weights were read from, as the cache or an export recorded it; else None."""
+    exported = (read_manifest(source) or {}).get("gguf_sha256")
+    if isinstance(exported, str):
+        return exported
     manifest = files.read_json(source / CACHE_MANIFEST) if (source / CACHE_MANIFEST).is_file() else {}
     origin = manifest.get("source") if isinstance(manifest, dict) else None
     digest = origin.get("gguf_sha256") if isinstance(origin, dict) else None

@@ -20,7 +20,7 @@ from ropewalk.cache import disk_errors
 from ropewalk.errors import DataError
 from ropewalk.export.base import ExportPlan
 from ropewalk.export.parts.leftovers import clear_leftovers, writing_folder
-from ropewalk.export.parts.manifest import MANIFEST, SCHEMA, read_manifest
+from ropewalk.export.parts.manifest import FACTORS, MANIFEST, SCHEMA, read_manifest
 
 FICLONE = 0x40049409  # Linux: let two files share their blocks until one is changed
 PACKAGES = ("ropewalk", "torch", "transformers")
@@ -69,19 +69,18 @@ def _not_overtaken(out: Path) -> Iterator[None]:
 
 def check_place(plan: ExportPlan) -> None:
     """Raise `DataError` if there is something else at the place where the export is to be."""
-    out = plan.out
+    sources = {path.parent.resolve() for path in (*plan.weights.values(), *plan.small.values())}
+    if plan.out.exists() and plan.out.resolve() in sources:
+        raise DataError(f"{plan.out}: is the model itself; give another folder")
+    check_free(plan.out)
+
+
+def check_free(out: Path) -> None:
+    """Raise `DataError` if what is at that place is no export: so much can be said before a model is loaded."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: exists already and is a file; give a folder that does not exist")
-    sources = {path.parent.resolve() for path in (*plan.weights.values(), *plan.small.values())}
-    if out.exists() and out.resolve() in sources:
-        raise DataError(f"{out}: is the model itself; give another folder")
-    if out.exists() and any(out.iterdir()) and not any((out / name).is_file() for name in _marks(plan)):
+    if out.exists() and any(out.iterdir()) and not any((out / name).is_file() for name in (MANIFEST, FACTORS)):
         raise DataError(f"{out}: exists already and is no export of ropewalk; give a folder that does not exist")
-
-
-def _marks(plan: ExportPlan) -> list[str]:
-    """The file by which such an export is known."""
-    return [MANIFEST] if plan.facts else list(plan.made)
 
 
 def _is_same(plan: ExportPlan) -> bool:
