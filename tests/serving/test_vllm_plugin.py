@@ -116,6 +116,15 @@ def test_factors_that_vllm_did_not_read_are_refused(registered: None, folder: Pa
         configured(folder, hf_config_path=str(other))
 
 
+def test_the_key_of_the_compile_cache_holds_the_factors(registered: None, folder: Path) -> None:
+    keys = []
+    for values in (FACTORS, FACTORS, (*FACTORS[:3], 1.9001), None):
+        with_factors(folder, values)
+        keys.append(configured(folder).compute_hash())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 # Where the layers are ----------------------------------------------------------------------------------------------
 
 
