@@ -13,7 +13,7 @@ from torch import nn
 from ropewalk.errors import FactorsError
 from ropewalk.factors import CONFIG_KEY, ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
-from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
+from ropewalk.layers import decoder_layers, release_own_code, rotary_sites, text_decoder
 from ropewalk.rotary import Installation
 from ropewalk.verify import LayerReport, verify_layers
 
@@ -132,12 +132,10 @@ def rotary_layers(model: nn.Module) -> list[int]:
 
 
 def _installed(model: nn.Module) -> _Patch | None:
-    own = text_decoder(model).__dict__
-    brought = own.pop(CONFIG_KEY, None)  # by the modelling file of an export: taken over, lest it scales a second time
+    brought = release_own_code(model)
     if brought is not None:
-        brought.remove()
-        apply(model, brought.values, any_model=True)
-    patch: _Patch | None = own.get(_ATTRIBUTE)
+        apply(model, brought, any_model=True)
+    patch: _Patch | None = text_decoder(model).__dict__.get(_ATTRIBUTE)
     return patch
 
 
