@@ -25,7 +25,7 @@ MIXED = {"no_rope_layers": [1, 0, 1, 1]}
 def snapshot(model) -> tuple:
     """Everything `apply` could change: modules, hooks, config, weights and outputs."""
     modules = tuple((name, id(module)) for name, module in model.named_modules())
-    hooks = tuple(tuple(module._forward_pre_hooks) for module in model.modules())
+    hooks = tuple((tuple(module._forward_pre_hooks), id(vars(module).get("forward"))) for module in model.modules())
     weights = tuple((name, tensor.sum().item()) for name, tensor in model.state_dict().items())
     attributes = tuple(sorted(vars(model.model)))
     return modules, hooks, str(model.config), weights, attributes, logits(model).numpy().tobytes()
@@ -41,10 +41,10 @@ def test_applying_again_replaces() -> None:
     assert factors_of(model).values == tuple(FACTORS)
 
 
-def test_another_candidate_costs_no_forward_and_no_hook() -> None:
+def test_another_candidate_costs_no_forward_pass_and_no_wrapping() -> None:
     model = tiny_model()
     ropewalk.apply(model, FACTORS)
-    hooks = [list(layer._forward_pre_hooks) for layer in decoder_layers(model)]
+    forwards = [layer.forward for layer in decoder_layers(model)]
     rotary = model.model.rotary_emb
     runs: list[int] = []
     model.register_forward_pre_hook(lambda *_: runs.append(1))
@@ -52,7 +52,7 @@ def test_another_candidate_costs_no_forward_and_no_hook() -> None:
         ropewalk.apply(model, [1.0 + step / 100] * 4)
     assert not runs
     assert model.model.rotary_emb is rotary
-    assert [list(layer._forward_pre_hooks) for layer in decoder_layers(model)] == hooks
+    assert [layer.forward for layer in decoder_layers(model)] == forwards
 
 
 def test_the_check_runs_once_for_many_patched_blocks() -> None:

@@ -18,7 +18,7 @@ from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRotaryEmbedding
 
 from ropewalk.layers import decoder_layers
-from ropewalk.rotary import Installation, LayerwiseRotary, PerLayer, PickOwnEntry
+from ropewalk.rotary import Installation, LayerwiseRotary, PerLayer, own_entry
 from tiny import logits, prompt, tiny_model
 
 EPS = torch.finfo(torch.float32).eps
@@ -233,18 +233,65 @@ def test_distinct_factors_take_one_call_together() -> None:
     rotary(torch.zeros(2, 6, 64), torch.arange(6).expand(2, 6))
     assert calls == [(2, 6), (4, 6)], "the true positions once, then two distinct factors of two rows"
     calls.clear()
+    rotary.set_factors([1.5, 0.7, 0.7, 1.5, 1.1])
+    rotary(torch.zeros(2, 6, 64), torch.arange(6).expand(2, 6))
+    assert calls == [(2, 6), (6, 6)], "this class is none of transformers: its base may follow the length"
+    calls.clear()
     rotary.set_factors([1.0] * 5)
     rotary(torch.zeros(2, 6, 64), torch.arange(6).expand(2, 6))
     assert calls == [(2, 6)]
 
 
-def test_hook_picks_from_arguments_keywords_and_dicts() -> None:
+def test_the_ordinary_call_is_left_out_where_nobody_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    plain = LlamaRotaryEmbedding.__call__
+    monkeypatch.setattr(LlamaRotaryEmbedding, "__call__", lambda self, *a, **k: calls.append(1) or plain(self, *a, **k))
+    for rope_type, factors, wanted in (
+        ("default", [1.5, 0.7], 0),
+        ("yarn", [1.5, 1.0], 1),
+        ("yarn", [1.5, None], 1),
+        ("dynamic", [1.5, 0.7], 1),
+        ("longrope", [1.5, 0.7], 1),
+    ):
+        rotary = LayerwiseRotary(LlamaRotaryEmbedding(make_config("llama", rope_type)), 2)
+        rotary.set_factors(factors)
+        calls.clear()
+        rotary(torch.zeros(1, 6, 64), torch.arange(6)[None])
+        assert len(calls) == wanted, rope_type
+
+
+def test_a_forward_that_somebody_else_put_there_is_kept() -> None:
+    """accelerate, for one, replaces the forward of a layer."""
+    model = tiny_model()
+    layer, plain, calls = model.model.layers[1], model.model.layers[1].forward, []
+    layer.forward = own = lambda *a, **k: calls.append(1) or plain(*a, **k)
+    installation = Installation(model)
+    for _ in range(2):
+        installation.install()
+        installation.set_factors([1.5, 0.7, 1.0, 2.0])
+        calls.clear()
+        logits(model)
+        assert calls == [1]
+        installation.uninstall()
+        assert layer.forward is own
+        assert "forward" not in vars(model.model.layers[0])
+
+
+def test_a_layer_picks_from_arguments_keywords_and_dicts() -> None:
+    def forward(*args, **kwargs):
+        return args, kwargs
+
     entries, more = PerLayer(["a0", "a1"]), PerLayer(["b0", "b1"])
     by_type = {"full": entries, "sliding": more, "none": None}
-    args, kwargs = PickOwnEntry(1)(nn.Identity(), ("x", entries), {"tables": more, "by_type": by_type, "mask": [1, 2]})
+    args, kwargs = own_entry(forward, 1, "x", entries, tables=more, by_type=by_type, mask=[1, 2])
     assert args == ("x", "a1")
     assert kwargs == {"tables": "b1", "by_type": {"full": "a1", "sliding": "b1", "none": None}, "mask": [1, 2]}
     assert by_type["full"] is entries, "the caller's dict serves the other layers too"
+    assert own_entry(forward, 0, "x", position_embeddings=entries, mask=None) == (
+        ("x",),
+        {"position_embeddings": "a0", "mask": None},
+    )
+    assert own_entry(forward, 1, "x", mask=None) == (("x",), {"mask": None})
 
 
 def test_attributes_of_the_wrapped_module_are_there() -> None:

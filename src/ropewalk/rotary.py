@@ -1,47 +1,55 @@
 """`LayerwiseRotary`: cos/sin tables of every layer from one call of the model's own rotary module.
 
 Layer l divides the position by its factor s_l: angle = f_base(p / s_l) (arXiv 2503.04355, equation 4). Two parts work
-together: a wrapper in the place of the rotary module, which returns one entry a layer, and a pre-hook on each decoder
-layer, which picks its own. There is no state between the two, so checkpoint recompute, reordering and `torch.compile`
-are all safe.
+together: a wrapper in the place of the rotary module, which returns one entry a layer, and one around each decoder
+layer's forward, which picks its own. There is no state between the two, so checkpoint recompute, reordering and
+`torch.compile` are all safe.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ropewalk.layers import RotarySite, decoder_layers, rotary_sites, undecorated_forward
 
 Entry = Tensor | tuple[Tensor, ...]
+
+# Rope types whose frequencies are chosen once, when the model is built.
+FIXED_BASE = {"default", "linear", "llama3", "yarn"}
 
 
 class PerLayer(list[Any]):
     """What the wrapper returns: one entry (cos and sin, or whatever the rotary module returns) a layer."""
 
 
-class PickOwnEntry:
-    """Forward pre-hook of decoder layer `layer`: puts that layer's entry where the list of all layers stands."""
+def own_entry(forward: Callable[..., Any], layer: int, *args: Any, **kwargs: Any) -> Any:
+    """Call a decoder layer's `forward` with its own entry in the place of every `PerLayer`.
 
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
+    It stands, as a partial, in the place of the layer's forward and runs in every layer for every token. A hook would
+    take torch's longer way of calling a module: 2.5 % of a token where the host is what holds it up.
+    """
+    if type(kwargs.get("position_embeddings")) is PerLayer:
+        kwargs["position_embeddings"] = kwargs["position_embeddings"][layer]
+        return forward(*args, **kwargs)
+    return forward(
+        *[_picked(value, layer) for value in args], **{key: _picked(value, layer) for key, value in kwargs.items()}
+    )
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """The same arguments with every `PerLayer`, also one in a dict by layer type, replaced by its own entry."""
-        return tuple([self._pick(value) for value in args]), {key: self._pick(value) for key, value in kwargs.items()}
 
-    def _pick(self, value: Any) -> Any:
-        if isinstance(value, PerLayer):
-            return value[self.layer]
-        if isinstance(value, dict) and any(isinstance(item, PerLayer) for item in value.values()):
-            return {key: item[self.layer] if isinstance(item, PerLayer) else item for key, item in value.items()}
-        return value
+def _picked(value: Any, layer: int) -> Any:
+    """The layer's entry of a `PerLayer`, also within a dict by layer type; any other value as it is."""
+    if isinstance(value, PerLayer):
+        return value[layer]
+    if isinstance(value, dict) and any(isinstance(item, PerLayer) for item in value.values()):
+        return {key: item[layer] if isinstance(item, PerLayer) else item for key, item in value.items()}
+    return value
 
 
 class LayerwiseRotary(nn.Module):
@@ -53,8 +61,9 @@ class LayerwiseRotary(nn.Module):
     module, and the forward returns that layer's tables alone.
 
     One ordinary call with the true positions serves every layer whose factor is exactly 1, to the bit, and lets dynamic
-    rope types choose their base from the true length. One batched call of the undecorated forward with the positions
-    p / s then serves all DISTINCT other factors. Positions are divided in float64 and rounded to float32 once.
+    rope types choose their base from the true length; where neither is wanted it is left out. One batched call of the
+    undecorated forward with the positions p / s then serves all DISTINCT other factors. Positions are divided in
+    float64 and rounded to float32 once.
 
     The factors are a [F] tensor of the distinct values and a row number for each layer. Factors that differ between
     the rows of a batch would be a [F, B] tensor in the same place; nothing else here would change.
@@ -70,19 +79,24 @@ class LayerwiseRotary(nn.Module):
         self._plain = undecorated_forward(base)
         parameters = list(inspect.signature(self._plain).parameters)
         self._position_argument = parameters.index("position_ids") - 1
+        self._follows_length = not has_fixed_base(base)
         self.set_factors([None] * num_layers)
         self._register_load_state_dict_pre_hook(_add_base_to_keys)  # type: ignore[no-untyped-call]
 
     def set_factors(self, factors: Sequence[float | None]) -> None:
-        """One factor a layer from now on; None is 1. Costs microseconds and touches no hook."""
+        """One factor a layer from now on; None is 1. Costs microseconds and touches no layer."""
         own = [1.0 if value is None else float(value) for value in factors]
         if self.layer is not None:
             own = [own[self.layer]]
         distinct = list(dict.fromkeys(value for value in own if value != 1.0))
         row_of = {value: row for row, value in enumerate(distinct)}
         # Not a buffer: `.to(bfloat16)` would round it, and it belongs in no checkpoint.
-        self._divisors = torch.tensor(distinct, dtype=torch.float64, device="cpu")
+        self._divisors = torch.tensor(distinct, dtype=torch.float64, device="cpu").view(-1, 1, 1)
         self._rows = tuple(row_of.get(value, -1) for value in own)
+        self._needs_ordinary = self._follows_length or -1 in self._rows
+        device = next((buffer.device for buffer in self.base.buffers()), torch.device("cpu"))
+        if device.type == "cuda":  # now, for else the first token waits for it, and a compiled model waits every time
+            self.place(device)
 
     def place(self, device: torch.device) -> None:
         """Keep the factors on this device from now on: a graph that is captured there may not fetch them."""
@@ -91,7 +105,7 @@ class LayerwiseRotary(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Same arguments as the base module. Returns `PerLayer`, or one entry for a module owned by a layer."""
-        ordinary = self.base(*args, **kwargs)
+        ordinary = self.base(*args, **kwargs) if self._needs_ordinary else None
         scaled = self._scaled_entries(args, kwargs) if len(self._divisors) else []
         entries = [ordinary if row < 0 else scaled[row] for row in self._rows]
         return PerLayer(entries) if self.layer is None else entries[0]
@@ -119,7 +133,7 @@ class LayerwiseRotary(nn.Module):
         else:
             index = self._position_argument
             args = (*args[:index], positions, *args[index + 1 :])
-        if hasattr(self.base, "_hf_hook"):
+        if "_hf_hook" in self.base.__dict__:
             # accelerate fetches offloaded buffers in the decorated forward only.
             from accelerate.utils import align_module_device
 
@@ -136,10 +150,10 @@ class LayerwiseRotary(nn.Module):
             divisors = divisors.to(exact_device)
             if exact_device.type != "meta" and not torch.compiler.is_compiling():
                 self._divisors = divisors
-        positions = position_ids.to(exact_device)
+        positions = position_ids if position_ids.device == exact_device else position_ids.to(exact_device)
         positions = positions.unsqueeze(0) if positions.dim() == 1 else positions
-        divided = positions.double().unsqueeze(-3) / divisors.view(-1, 1, 1)
-        return divided.flatten(-3, -2).float().to(position_ids.device), positions.shape[-2]
+        divided = (positions.unsqueeze(-3) / divisors).float().flatten(-3, -2)
+        return divided if exact_device == position_ids.device else divided.to(position_ids.device), positions.shape[-2]
 
     def __getattr__(self, name: str) -> Any:
         modules: Mapping[str, nn.Module] = self.__dict__.get("_modules", {})
@@ -163,10 +177,17 @@ class LayerwiseRotary(nn.Module):
         return self.base.state_dict(*args, **kwargs)
 
 
+def has_fixed_base(base: nn.Module) -> bool:
+    """True for a rotary module of transformers whose frequencies do not change with the sequence's length."""
+    kinds = getattr(base, "rope_type", None)
+    named = set(kinds.values()) if isinstance(kinds, Mapping) else {kinds}
+    return type(base).__module__.startswith("transformers.models.") and named <= FIXED_BASE
+
+
 def _split(table: Tensor, count: int, batch: int, flat: bool) -> tuple[Tensor, ...]:
     """[..., F * B, T, D] into F tables [..., B, T, D]; [T, D] each if the positions had no batch axis."""
-    tables = table.unflatten(-3, (count, batch)).unbind(-4)  # type: ignore[no-untyped-call]
-    return tuple(part.squeeze(-3) for part in tables) if flat else tables
+    tables = torch.split_with_sizes(table, [batch] * count, -3)
+    return tuple(part.squeeze(-3) for part in tables) if flat else tuple(tables)
 
 
 def _add_base_to_keys(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -176,40 +197,39 @@ def _add_base_to_keys(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
             state_dict[prefix + "base." + key.removeprefix(prefix)] = state_dict.pop(key)
 
 
-def _remove_strays(layer: nn.Module) -> None:
-    """Take out the hook that a copy of a layer has brought along, which no handle knows."""
-    strays = [number for number, hook in layer._forward_pre_hooks.items() if isinstance(hook, PickOwnEntry)]
-    for number in strays:
-        del layer._forward_pre_hooks[number]
-        layer._forward_pre_hooks_with_kwargs.pop(number, None)
+def _restore_forward(layer: nn.Module) -> None:
+    """Give the layer its forward back, also to a copy of a layer, which has brought the partial along."""
+    given = layer.__dict__.get("forward")
+    while isinstance(given, partial) and given.func is own_entry:
+        given = given.args[0]
+        if getattr(given, "__func__", None) is type(layer).forward:
+            del layer.__dict__["forward"]
+        else:  # accelerate's, for one
+            layer.forward = given
 
 
 class Installation:
-    """The wrappers and hooks of one model: built around it, put in place by `install`, taken out by `uninstall`."""
+    """The wrappers of one model: built around it, put in place by `install`, taken out by `uninstall`."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = decoder_layers(model)
         self.sites: list[RotarySite] = rotary_sites(model)
         count = len(self.layers)
         self.rotaries = [LayerwiseRotary(site.module, count, site.layer) for site in self.sites]
-        self._hooked = list(self.layers)
-        self._handles: list[RemovableHandle] = []
+        self._taken = list(self.layers)
 
     def install(self) -> None:
-        """Put the wrappers in the places of the rotary modules and a hook on each decoder layer. All factors are 1."""
+        """Put the wrappers in the places of the rotary modules and of each layer's forward. All factors are 1."""
         for site, rotary in zip(self.sites, self.rotaries, strict=True):
             setattr(site.parent, site.name, rotary)
-        for layer in self.layers:
-            _remove_strays(layer)
-        self._handles = [
-            layer.register_forward_pre_hook(PickOwnEntry(index), with_kwargs=True)
-            for index, layer in enumerate(self.layers)
-        ]
+        for index, layer in enumerate(self.layers):
+            _restore_forward(layer)
+            layer.forward = partial(own_entry, layer.forward, index)
 
     def fits(self, model: nn.Module) -> bool:
-        """Whether the model's layers are still those that were given hooks: peft, for one, can copy layers."""
+        """Whether the model's layers are still those that were taken in: peft, for one, can copy layers."""
         layers = decoder_layers(model)
-        return len(layers) == len(self._hooked) and all(map(operator.is_, layers, self._hooked))
+        return len(layers) == len(self._taken) and all(map(operator.is_, layers, self._taken))
 
     def set_factors(self, factors: Sequence[float | None]) -> None:
         """One factor a layer; None is 1."""
@@ -222,9 +242,8 @@ class Installation:
             rotary.place(device)
 
     def uninstall(self) -> None:
-        """Put the model's own modules back and remove every hook."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Put the model's own modules and forwards back."""
+        for layer in self._taken:
+            _restore_forward(layer)
         for site, rotary in zip(self.sites, self.rotaries, strict=True):
             setattr(site.parent, site.name, rotary.base)
