@@ -1,0 +1,1 @@
+"""What comparators have in common."""
