@@ -29,6 +29,9 @@ from vllm_engines import (
     with_factors,
 )
 
+from ropewalk.cli import run
+from ropewalk.factors import ScalingFactors
+
 pytestmark = pytest.mark.slow
 
 Get = Callable[[str], Served]
@@ -91,6 +94,18 @@ def test_the_transformers_backend(kind: str, eager: bool, served: Get, tmp_path:
     )
     assert_agree(given["first"], made.scaled)
     assert "Transformers backend: 4 of 4 layers scaled by rope_layer_factors" in log
+
+
+def test_code_of_an_export_gives_way_to_the_plugin(served: Get, tmp_path: Path) -> None:
+    """Both scale the layers in the Transformers backend: once is right."""
+    made = served("llama")
+    ScalingFactors(FACTORS).save(tmp_path / "factors.json")
+    plain = with_factors(copied(made.folder, tmp_path / "plain"), None)
+    words = ["--model", str(plain), "--factors", str(tmp_path / "factors.json"), "--to", "remote-code"]
+    assert run(["export", *words, "--out", str(tmp_path / "coded"), "--quiet"]) == 0
+    coded = Served(tmp_path / "coded", made.prompts, made.scaled, made.vanilla)
+    given, _ = by_llm(coded, tmp_path / "answers", model_impl="transformers", trust_remote_code=True)
+    assert_agree(given["first"], made.scaled)
 
 
 def test_two_ranks(served: Get, tmp_path: Path) -> None:
