@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import (
+    AutoPeftModelForCausalLM,
     IA3Config,
     LoraConfig,
     PeftModel,
@@ -27,6 +28,9 @@ from ropewalk.adapters import has_adapter
 from ropewalk.checkpoint import load_pretrained, load_tokenizer
 from ropewalk.engine.scorer import Scorer
 from ropewalk.errors import DataError, PrerequisiteError, RopewalkError, UnsupportedModelError
+from ropewalk.export import export_target
+from ropewalk.export.base import Subject
+from ropewalk.export.checkpoint import write_checkpoint
 from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.layers import decoder_layers
@@ -312,6 +316,23 @@ def test_the_bases_factors_are_applied(adapter_folder: Path, tiny_path: Path, tm
     torch.testing.assert_close(logits(model), brute_force_logits(plain, FACTORS), **CLOSE)
     without, _ = load_pretrained(adapter_folder, dtype="float32", apply_factors=False)
     assert torch.equal(logits(without), logits(plain))
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "remote-code"])
+def test_an_export_would_lose_the_adapter(name: str, adapter_folder: Path, tmp_path: Path) -> None:
+    model, _ = load_pretrained(adapter_folder, dtype="float32")
+    with pytest.raises(RopewalkError, match="merge the adapter with peft"):
+        export_target(name).plan(Subject(model, ScalingFactors(FACTORS)), tmp_path / "out")
+
+
+def test_what_the_refusal_says_can_be_done(adapter_folder: Path, tmp_path: Path) -> None:
+    merged = AutoPeftModelForCausalLM.from_pretrained(adapter_folder, dtype=torch.float32).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    load_tokenizer(adapter_folder).save_pretrained(tmp_path / "merged")
+    model, _ = load_pretrained(tmp_path / "merged", dtype="float32")
+    expected = brute_force_logits(load_pretrained(adapter_folder, dtype="float32")[0], FACTORS)
+    write_checkpoint(model, ScalingFactors(FACTORS), tmp_path / "out")
+    torch.testing.assert_close(logits(load_pretrained(tmp_path / "out", dtype="float32")[0]), expected, **CLOSE)
 
 
 def test_the_adapters_own_tokenizer_is_taken(adapter_folder: Path) -> None:
