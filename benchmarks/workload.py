@@ -40,6 +40,18 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "intermediate_size": 4864, "vocab_size": 151936, "max_position_embeddings": 32768,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "tie_word_embeddings": True,
     }),
+    "0.1b": ("llama", {
+        "hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4,
+        "intermediate_size": 4096, "vocab_size": 32000, "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+                            "high_freq_factor": 4.0, "original_max_position_embeddings": 4096},
+        "tie_word_embeddings": False,
+    }),
+    "host": ("llama", {  # as many layers as 0.5b and next to no arithmetic: what it takes is the host's time
+        "hidden_size": 64, "num_hidden_layers": 24, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
+    }),
     "tiny": ("llama", {
         "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 8192,
