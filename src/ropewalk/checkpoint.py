@@ -5,8 +5,10 @@ safetensors and JSON only: nothing is ever unpickled, and code of a checkpoint r
 
 from __future__ import annotations
 
+import copy
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,16 @@ from transformers import (
 from ropewalk import files
 from ropewalk.adapters import Adapter, attach, find_adapter
 from ropewalk.cache import CONVERTER, Report, cached_model, file_digest
-from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError
+from ropewalk.errors import DataError, FactorsError, PrerequisiteError, RopewalkError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.gguf_reader import convert_gguf, parse_dtype, read_gguf
 from ropewalk.gguf_tokenizer import first_line, read_tokenizer
+from ropewalk.layers import rotary_sites
 from ropewalk.loading_errors import UNREACHABLE, check_loaded, one_line_errors
 from ropewalk.patch import CONFIG_KEY, apply
 from ropewalk.quantised import quantiser, refused_by_name, unify_dtype
 from ropewalk.quiet import quiet_transformers, without_load_report
+from ropewalk.rope_override import ROPE_OVERRIDE, RopeOverride, override_rope
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w.-]+)?")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -44,6 +48,7 @@ def load_pretrained(
     trust_remote_code: bool = False,
     any_model: bool = False,
     apply_factors: bool = True,
+    rope: str | RopeOverride | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model in eval mode, tokenizer) of a checkpoint, with its `rope_layer_factors` applied.
 
@@ -53,6 +58,7 @@ def load_pretrained(
     device: None means CUDA if there is one, else the CPU; "auto" spreads the layers over what there is.
     trust_remote_code: run code that comes with the checkpoint. any_model: see `ropewalk.apply`.
     apply_factors: False loads the model as trained and takes the factors out of its config.
+    rope: another base scheme for it, such as "linear:2" (`RopeOverride.parse`); factors multiply that one then.
     Raises `RopewalkError` with one line for anything missing, damaged, pickled or unsupported; `FactorsError` if the
     checkpoint's factors don't fit.
     """
@@ -66,7 +72,9 @@ def load_pretrained(
             trust_remote_code=trust_remote_code,
             any_model=any_model,
             apply_factors=apply_factors,
+            rope=rope,
         )
+    override = RopeOverride.parse(rope) if isinstance(rope, str) else rope
     place = _device(device)
     numbers = dtype if dtype == "auto" else parse_dtype(default_dtype(place or "auto") if dtype is None else dtype)
     source = _local_source(name)
@@ -74,6 +82,8 @@ def load_pretrained(
     auto: Any = AutoModelForCausalLM  # partly untyped
     with one_line_errors(name), quiet_transformers(), without_load_report():
         config = _own_code_left_out(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
+        own_factors = apply_factors and not any_model and getattr(config, CONFIG_KEY, None) is not None
+        replaced = None if override is None else _overridden(name, config, override, carries_factors=own_factors)
         tokenizer = _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
         with refused_by_name(name, config):
             model, info = auto.from_pretrained(
@@ -86,6 +96,9 @@ def load_pretrained(
                 **placement,
             )
     check_loaded(name, info)
+    if override is not None:
+        _check_scheme(name, model, override)
+        vars(model)[ROPE_OVERRIDE] = replaced
     if quantiser(config) is not None:
         unify_dtype(model, None if isinstance(numbers, str) else numbers)
     _restore_factors(name, model, any_model=any_model, apply_factors=apply_factors)
@@ -159,6 +172,34 @@ def _own_code_left_out(config: PreTrainedConfig) -> PreTrainedConfig:
     if kept := own_auto_map(auto_map or {}):
         vars(config)["auto_map"] = kept
     return config
+
+
+def _overridden(name: str, config: PreTrainedConfig, rope: RopeOverride, *, carries_factors: bool) -> str:
+    """Give the config another base scheme; what was replaced, in words. Factors of a checkpoint belong to its own."""
+    text: Any = config.get_text_config()
+    before = copy.deepcopy(getattr(text, "rope_parameters", None))
+    try:
+        replaced = override_rope(config, rope)
+    except RopewalkError as error:
+        raise type(error)(f"{name}: {error}") from None
+    if carries_factors and text.rope_parameters != before:
+        raise FactorsError(
+            f"{name}: carries factors that multiply its own scheme {before}, and rope is {rope}: load it without rope, "
+            "or take the original checkpoint; to apply them all the same say any_model=True (--any-model)"
+        )
+    return replaced
+
+
+def _check_scheme(name: str, model: PreTrainedModel, rope: RopeOverride) -> None:
+    """Raise `UnsupportedModelError` if the code of the model goes past the scheme in its config."""
+    kinds: set[Any] = set()
+    for site in rotary_sites(model):
+        own = getattr(site.module, "rope_type", None)
+        kinds |= set(own.values()) if isinstance(own, Mapping) else {own}
+    if rope.kind not in kinds and not (rope.kind == "default" and kinds == {None}):
+        raise UnsupportedModelError(
+            f"{name}: rope is {rope}, and the rotary code of {type(model).__name__} takes no scheme from its config"
+        )
 
 
 def _restore_factors(name: str, model: PreTrainedModel, *, any_model: bool, apply_factors: bool) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from ropewalk import files
 from ropewalk.bezier import Mode, curve_factors
 from ropewalk.errors import DataError, FactorsError
+from ropewalk.rope_override import advice
 
 SCHEMA = "ropewalk.factors/1"
 CONFIG_KEY = "rope_layer_factors"  # of a checkpoint's config.json
@@ -201,9 +202,10 @@ class ScalingFactors:
                 "another fingerprint; to apply them all the same say any_model=True (--any-model)"
             )
         if own_base and own_base != its_base:
+            cure = advice(own_base, its_base)
             raise FactorsError(
                 f"these factors multiply the rope parameters {own_base}, this model has {its_base}; "
-                "to apply them all the same say any_model=True (--any-model)"
+                f"{cure}{', or ' if cure else ''}to apply them all the same say any_model=True (--any-model)"
             )
 
     def _content(self) -> dict[str, Any]:

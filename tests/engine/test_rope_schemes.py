@@ -44,6 +44,7 @@ def test_the_longest_input_is_what_the_config_says() -> None:
     assert longest_input(configured()) is None
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}
     assert longest_input(tiny_model(rope_parameters=yarn)) == 256
+    assert longest_input(tiny_model(rope_parameters=yarn, max_position_embeddings=64)) == 256  # before its extension
 
 
 def test_dynamic_ntk_names_the_length_before_its_extension() -> None:

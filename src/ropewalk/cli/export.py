@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group
 
-from ropewalk.cli.options import MODEL, DryRun, Output, described, flag
+from ropewalk.cli.options import MODEL, DryRun, ModelOptions, Output, RopeScheme, described, flag
 from ropewalk.errors import DataError, RopewalkError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def export(
         str | None,
         described("cpu, cuda, auto (spread): where the check of every layer runs.", group=MODEL, metavar="WHERE"),
     ] = None,
+    rope: RopeScheme = None,
     trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.", group=MODEL)] = False,
     any_model: Annotated[
         bool, flag("Take factors that were made for another model or rope scheme.", group=MODEL)
@@ -60,7 +61,9 @@ def export(
     check_free(out)
     file = None if factors is None else factors_file(factors)
     given = None if file is None else _load(file)
-    loaded = _loaded(model, device, trust_remote_code=trust_remote_code, any_model=any_model)
+    loaded = ModelOptions(
+        model, dtype="auto", device=device, rope=rope, trust_remote_code=trust_remote_code, any_model=any_model
+    ).load()[0]  # in its own number type: it is copied, not computed with
     subject = _subject(loaded, given, file, base_model or _known_id(model), any_model=any_model)
     with console.working("Checking every layer"):
         plan = target.plan(subject, out)
@@ -95,14 +98,6 @@ def _load(file: Path) -> ScalingFactors:
     from ropewalk.factors import ScalingFactors
 
     return ScalingFactors.load(file)
-
-
-def _loaded(model: str, device: str | None, *, trust_remote_code: bool, any_model: bool) -> Any:
-    """The model in its own number type: it is copied, not computed with."""
-    from ropewalk.cli.options import ModelOptions
-
-    options = ModelOptions(model, dtype="auto", device=device, trust_remote_code=trust_remote_code, any_model=any_model)
-    return options.load()[0]
 
 
 def _subject(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk import files
-from ropewalk.cli.options import MODEL, RUN, TASK, ModelOptions, Output, described, flag, number
+from ropewalk.cli.options import MODEL, RUN, TASK, ModelOptions, Output, RopeScheme, described, flag, number
 from ropewalk.errors import PrerequisiteError, RopewalkError
 from ropewalk.factors import ScalingFactors
 
@@ -45,6 +45,7 @@ class HarnessModel:
     device: Annotated[
         str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
     ] = None
+    rope: RopeScheme = None
     trust_remote_code: Annotated[bool, flag("Run code that the checkpoint, a data set or a metric brings.")] = False
     any_model: Annotated[bool, flag("Apply factors that were made for another model or rope scheme.")] = False
 
@@ -54,6 +55,7 @@ class HarnessModel:
             self.model,
             dtype=self.dtype,
             device=self.device,
+            rope=self.rope,
             trust_remote_code=self.trust_remote_code,
             any_model=self.any_model,
         )
@@ -197,6 +199,7 @@ def _arms(
     template: Mapping[str, Any],
 ) -> tuple[Arms, ScalingFactors]:
     """The model, loaded once for both arms, and the factors; those are checked before anything is scored."""
+    from ropewalk.engine.rope_schemes import longest_input
     from ropewalk.harness.calm import calm
     from ropewalk.harness.model import CountedLM
     from ropewalk.harness.running import Arms, Settings
@@ -207,10 +210,9 @@ def _arms(
     if chosen is None:
         raise RopewalkError("no factors: give --factors FILE, for this checkpoint carries none")
     check_factors(network, chosen, any_model=model.any_model)
+    limit = model.max_length if model.max_length or model.rope is None else longest_input(network)
     with calm():
-        lm = CountedLM(
-            network, tokenizer, batch_size=batch, max_length=model.max_length, chat_template_kwargs=dict(template)
-        )
+        lm = CountedLM(network, tokenizer, batch_size=batch, max_length=limit, chat_template_kwargs=dict(template))
     settings = Settings(tasks.limit, tasks.num_fewshot, tasks.apply_chat_template, tasks.confirm_run_unsafe_code)
     return Arms(network, lm, loaded, settings), chosen
 

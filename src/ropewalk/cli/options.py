@@ -19,6 +19,7 @@ from ropewalk.tasks.base import Example, Task, TaskOptions
 if TYPE_CHECKING:
     from ropewalk.evaluate import Evaluator
     from ropewalk.objectives import Measure
+    from ropewalk.rope_override import RopeOverride
 
 SHORT_RECORDS = 50  # of the task's short form, which is an extra on top of the test
 
@@ -120,6 +121,16 @@ class Output:
             files.write_json(self.json, figures)
 
 
+RopeScheme = Annotated[
+    str | None,
+    described(
+        "Another base scheme, as linear:2, dynamic:2, yarn:4 (,original=TOKENS), default. Default: the model's own.",
+        group=MODEL,
+        metavar="SCHEME",
+    ),
+]
+
+
 @Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class ModelOptions:
@@ -134,6 +145,7 @@ class ModelOptions:
     device: Annotated[
         str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
     ] = None
+    rope: RopeScheme = None
     chat_template: Annotated[
         bool, described("Ask by the model's chat template, or with the bare completion prompt.")
     ] = True
@@ -152,21 +164,33 @@ class ModelOptions:
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer, with a line on standard error while it takes."""
         from ropewalk.checkpoint import load_pretrained
-        from ropewalk.cli.console import working
+        from ropewalk.cli.console import say, working
         from ropewalk.demo import demo_model
+        from ropewalk.rope_override import ROPE_OVERRIDE
 
-        path = demo_model() if self.model == "demo" else self.model
+        rope, path = self.scheme(), demo_model() if self.model == "demo" else self.model
         with working(f"Loading {self.model}"):
-            return load_pretrained(
+            loaded = load_pretrained(
                 str(path),
                 dtype=self.dtype,
                 device=self.device,
                 trust_remote_code=self.trust_remote_code,
                 any_model=self.any_model,
+                rope=rope,
             )
+        if rope is not None:
+            say(f"Base rope scheme {getattr(loaded[0], ROPE_OVERRIDE)}.")
+        return loaded
+
+    def scheme(self) -> RopeOverride | None:
+        """`--rope`, checked; None: the model's own. Raises `RopewalkError`."""
+        from ropewalk.rope_override import RopeOverride
+
+        return None if self.rope is None else RopeOverride.parse(self.rope)
 
     def load_tokenizer(self) -> Any:
         """The tokenizer alone: no weights."""
+        self.scheme()
         from ropewalk.checkpoint import load_tokenizer
         from ropewalk.demo import demo_model
 

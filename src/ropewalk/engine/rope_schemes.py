@@ -22,10 +22,20 @@ def has_length_dependent_rope(model: Any) -> bool:
 
 
 def longest_input(model: Any) -> int | None:
-    """Tokens the model takes; None if its config does not say. Dynamic NTK gives the length before its extension."""
+    """Tokens the model takes; None if its config does not say.
+
+    Dynamic NTK gives the length before its extension, and YaRN may do so.
+    """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not limit:
         return None
-    schemes = rope_schemes(model)
-    extension = float(schemes[0].get("factor", 1.0)) if schemes[0].get("rope_type") == "dynamic" else 1.0
-    return int(limit * extension)
+    return max(_extended(scheme, int(limit)) for scheme in rope_schemes(model))
+
+
+def _extended(scheme: dict[str, Any], limit: int) -> int:
+    factor = float(scheme.get("factor") or 1.0)
+    if scheme.get("rope_type") == "dynamic":
+        return int(limit * factor)
+    if scheme.get("rope_type") == "yarn":
+        return max(limit, int((scheme.get("original_max_position_embeddings") or 0) * factor))
+    return limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from ropewalk.export.parts.source import (
 )
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import CONFIG_KEY, check_factors
+from ropewalk.rope_override import ROPE_OVERRIDE, config_entries, with_entries
 
 
 def bound_factors(subject: Subject) -> ScalingFactors:
@@ -101,6 +103,7 @@ def _config(subject: Subject, factors: ScalingFactors, source: Path, more: Mappi
     config = read_config(source)
     values, auto_map = list(factors.values), own_auto_map(config.get("auto_map") or {})
     config = {name: entry for name, entry in config.items() if name != "auto_map"}
+    config = _with_scheme(subject.model, config)
     config |= ({"auto_map": auto_map} if auto_map else {}) | {CONFIG_KEY: values} | dict(more)
     config.setdefault("architectures", [type(subject.model).__name__])
     inner = config.get("text_config")
@@ -108,3 +111,27 @@ def _config(subject: Subject, factors: ScalingFactors, source: Path, more: Mappi
         # A composite config of which transformers loads the text model alone: that is the config which the model has.
         config["text_config"] = inner | {CONFIG_KEY: values}
     return as_json(config)
+
+
+def _with_scheme(model: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json with the base scheme that the model was loaded with in place of its own.
+
+    Raises `UnsupportedModelError` if its config class would read another one out of it.
+    """
+    if not hasattr(model, ROPE_OVERRIDE):
+        return config
+    entries = config_entries(model.config)
+    inner = config.get("text_config")
+    made = (
+        config | {"text_config": with_entries(inner, entries)}
+        if isinstance(inner, dict)
+        else with_entries(config, entries)
+    )
+    alone = isinstance(inner, dict) and model.config.model_type != config.get("model_type")
+    own = copy.deepcopy(made["text_config"] if alone else made)
+    if config_entries(type(model.config).from_dict(own)) != entries:
+        raise UnsupportedModelError(
+            f"the base scheme {getattr(model, ROPE_OVERRIDE)}: the config.json of {type(model).__name__} can't say so; "
+            "export the factors alone (--to factors) and load the model with the same rope"
+        )
+    return made
