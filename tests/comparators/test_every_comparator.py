@@ -172,6 +172,16 @@ def test_a_cache_changes_nothing(name: str, model: PreTrainedModel) -> None:
 
 
 @every_comparator
+def test_it_says_whether_it_looks_ahead(name: str, model: PreTrainedModel) -> None:
+    """Other tokens at the end change no earlier prediction, or the method says that they do."""
+    ids, other = prompt(), prompt()
+    other[:, 12:] = (other[:, 12:] + 40) % 120 + 3
+    with made(name).on(model):
+        changed = (logits(model, ids) - logits(model, other))[:, :12].abs().max()
+    assert (changed < 1e-6) == comparator_class(name).causal
+
+
+@every_comparator
 def test_a_row_does_not_know_its_neighbours(name: str, model: PreTrainedModel) -> None:
     """Left padding and a batch give what each prompt gives alone, at the prompt and in generation."""
     long, short = prompt(1, 20), prompt(1, 20)[:, 7:]

@@ -36,8 +36,9 @@ class Comparator(ABC):
     module's, with hyphens. summary: a line for lists. OPTIONS: a frozen dataclass, each field made by
     `ropewalk.options.option`. MAIN: the option that a bare value sets ("uniform:1.1"). engine: whether the layer loop
     of `ropewalk.engine` gives the same as the model's own forward; else that has to be called. cached: whether
-    generation with a KV cache gives what generation without one gives. IDENTITY: options that change nothing, for tests
-    and as a control.
+    generation with a KV cache gives what generation without one gives. causal: whether a token's prediction knows
+    nothing of what comes after it; else prompt and answer may not be read in one pass, nor padded on the right.
+    IDENTITY: options that change nothing, for tests and as a control.
     """
 
     name: ClassVar[str]
@@ -46,6 +47,7 @@ class Comparator(ABC):
     MAIN: ClassVar[str | None] = None
     engine: ClassVar[bool] = False
     cached: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
     IDENTITY: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **options: Any) -> None:

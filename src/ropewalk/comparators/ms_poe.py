@@ -49,6 +49,7 @@ class MsPoe(Comparator):
     summary: ClassVar[str] = "a position ratio for each head, by its position-awareness (Ms-PoE)"
     OPTIONS: ClassVar[type] = Options
     cached: ClassVar[bool] = False
+    causal: ClassVar[bool] = False
     IDENTITY: ClassVar[dict[str, Any]] = {"min_ratio": 1.0, "max_ratio": 1.0}
 
     def check(self) -> None:
