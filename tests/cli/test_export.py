@@ -105,6 +105,17 @@ def test_json_alone_on_standard_output(
     assert not (tmp_path / "out").exists()
 
 
+def test_factors_on_a_grid(given: Path, tiny_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "--model", str(tiny_path), "--factors", str(given), "--out", str(tmp_path / "out")]
+    assert run([*words, "--round", "0"]) == 2
+    assert "--round is 0.0, expected a number above 0 such as 0.01" in capsys.readouterr().err
+    assert run([*words, "--round", "0.4"]) == 0
+    assert "Served by vLLM: 2 tables more, one a distinct factor" in " ".join(capsys.readouterr().out.split())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["rope_layer_factors"] == [0.8, 1.2, 1.2, 0.8]
+    assert ScalingFactors.load(tmp_path / "out" / "factors.json").found["rounded"]["to"] == 0.4
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(given: Path, tiny_path: Path, tmp_path: Path) -> None:
     """At several instants: while it loads, while it checks, while it writes."""

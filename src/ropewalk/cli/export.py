@@ -33,6 +33,15 @@ def export(
         str, described("checkpoint, remote-code, factors or gguf.", group=EXPORT, metavar="TARGET")
     ] = "checkpoint",
     out: Annotated[Path, described("Folder to write; it must not exist.", group=EXPORT, metavar="DIR")],
+    grid: Annotated[
+        float | None,
+        described(
+            "Round the factors to multiples of this: equal ones share a table in vLLM.",
+            group=EXPORT,
+            name="--round",
+            metavar="STEP",
+        ),
+    ] = None,
     base_model: Annotated[
         str | None,
         described(
@@ -54,17 +63,19 @@ def export(
     """Write a model with its factors: as a checkpoint, with code for plain transformers, or the factors alone."""
     from ropewalk.cli import console
     from ropewalk.export import export_target
+    from ropewalk.export.parts.rounding import check_grid
     from ropewalk.export.parts.writer import check_free, check_place, write_export
 
     target = export_target(to)
     target.check()
+    check_grid(grid)
     check_free(out)
     file = None if factors is None else factors_file(factors)
     given = None if file is None else _load(file)
     loaded = ModelOptions(
         model, dtype="auto", device=device, rope=rope, trust_remote_code=trust_remote_code, any_model=any_model
     ).load()[0]  # in its own number type: it is copied, not computed with
-    subject = _subject(loaded, given, file, base_model or _known_id(model), any_model=any_model)
+    subject = _subject(loaded, given, file, base_model or _known_id(model), grid, any_model=any_model)
     with console.working("Checking every layer"):
         plan = target.plan(subject, out)
         check_place(plan)
@@ -101,11 +112,18 @@ def _load(file: Path) -> ScalingFactors:
 
 
 def _subject(
-    model: Any, given: ScalingFactors | None, file: Path | None, base_model: str | None, *, any_model: bool
+    model: Any,
+    given: ScalingFactors | None,
+    file: Path | None,
+    base_model: str | None,
+    grid: float | None,
+    *,
+    any_model: bool,
 ) -> Subject:
     """Model and factors, with what is known of them. Raises `RopewalkError` if there are no factors."""
     from ropewalk.export.base import Subject
     from ropewalk.export.parts.evidence import known_test
+    from ropewalk.export.parts.rounding import rounded
     from ropewalk.export.parts.source import source_folder
     from ropewalk.patch import factors_of
 
@@ -116,6 +134,7 @@ def _subject(
         beside = source_folder(model) / FACTORS
         kept = _load(beside) if beside.is_file() else None
         given = kept if kept is not None and kept.values == carried.values else carried
+    given = rounded(given, grid)
     return Subject(model, given, known_test(given, file), base_model, any_model)
 
 
@@ -128,12 +147,16 @@ def _known_id(model: str) -> str | None:
 def _tell(plan: ExportPlan, subject: Subject, *, is_new: bool, dry_run: bool) -> None:
     """What was written, or would be, and how to use it."""
     from ropewalk.cli import console
+    from ropewalk.export.parts.rounding import tables
 
     said = "would be written" if dry_run and is_new else "written" if is_new else "is there already, left as it is"
     console.say(f"{plan.out}: {said}: {plan.target}, {len(plan.names)} file{'s' if len(plan.names) > 1 else ''}.")
     if plan.weights:
         where = "shared with the model's on the disk" if plan.shares_disk else "copied"
         console.say(f"{plan.weight_bytes / 1e9:.2f} GB of weights, {where}.")
+        count, size = tables(subject.model, subject.factors)
+        tables_more = f"{count} table{'s' if count != 1 else ''} more"
+        console.say(f"Served by vLLM: {tables_more}, one a distinct factor; {size / 1e6:.1f} MB in bf16.")
         if not subject.test:
             console.say("The model card has no test: none is recorded with these factors.")
     if dry_run:
