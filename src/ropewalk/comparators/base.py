@@ -91,15 +91,15 @@ class Comparator(ABC):
         a model that can't be served, with the reason, and `RopewalkError` where another comparator is on it.
         """
         decoder = text_decoder(model)
-        other = decoder.__dict__.get(_ATTRIBUTE)
+        other = comparator_on(model)
         if other is not None:
-            raise RopewalkError(f"{other} is on this model already; leave its block before {self.name} begins")
+            raise RopewalkError(f"{other.name} is on this model already; leave its block before {self.name} begins")
         reason = self.refusal(model)
         if reason is not None:
             raise UnsupportedModelError(
                 f"{self.name} can't serve model type {text_config(model).model_type!r}: {reason}"
             )
-        decoder.__dict__[_ATTRIBUTE] = self.name
+        decoder.__dict__[_ATTRIBUTE] = self
         try:
             with unpatched(model):
                 if self.is_identity:
@@ -113,6 +113,15 @@ class Comparator(ABC):
     def settings(self) -> dict[str, Any]:
         """All that determines the method, as JSON."""
         return {"comparator": self.name, **asdict(self.options)}
+
+
+def comparator_on(model: nn.Module) -> Comparator | None:
+    """The comparator whose block this is, or None."""
+    try:
+        found: Comparator | None = text_decoder(model).__dict__.get(_ATTRIBUTE)
+    except UnsupportedModelError:  # without a list of layers, so without a comparator
+        return None
+    return found
 
 
 def at_least(owner: str, lowest: float, **values: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropewalk.comparators.base import comparator_on
 from ropewalk.engine.head import token_stats
 from ropewalk.engine.memory import Budget
 from ropewalk.engine.rope_schemes import has_length_dependent_rope
@@ -23,7 +24,8 @@ class ForwardScorer:
     """Scores fixed prompts under whatever factors the model carries at the time of the call.
 
     Right padding without a mask: causality hides what comes later. Models whose rotary base follows the length of the
-    batch get batches of equal lengths only.
+    batch get batches of equal lengths only. Under a comparator that looks ahead each prompt is read alone, and its
+    answer with the prompt's KV cache.
     """
 
     def __init__(
@@ -33,6 +35,8 @@ class ForwardScorer:
         self.device = input_device(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._equal_lengths = has_length_dependent_rope(model)
+        comparator = comparator_on(model)
+        self._prompt_first = comparator is not None and not comparator.causal
         self._rows = pack(self.prompts, 0, share=False)
 
     def score(self) -> Iterator[tuple[list[int], list[AnswerScore]]]:
@@ -55,6 +59,8 @@ class ForwardScorer:
                 forget_longest(self.model)
 
     def _batches(self, numbers: Sequence[int]) -> list[list[int]]:
+        if self._prompt_first:
+            return [[number] for number in sorted(numbers, key=lambda number: -len(self.prompts[number].ids))]
         if not self._equal_lengths:
             batches = make_batches([self._rows[number] for number in numbers], self.budget.tokens)
             return [[numbers[place] for place in batch] for batch in batches]
@@ -75,7 +81,8 @@ class ForwardScorer:
         kept = sorted({place for span in spans for place in span})
         if self._equal_lengths:
             forget_longest(self.model)
-        logits = self._logits(torch.tensor(rows, device=self.device), torch.tensor(kept, device=self.device))
+        ids, places = torch.tensor(rows, device=self.device), torch.tensor(kept, device=self.device)
+        logits = self._answer_logits(ids, places, prompts[0].first) if self._prompt_first else self._logits(ids, places)
         column = {place: number for number, place in enumerate(kept)}
         flat = torch.cat([logits[row, [column[place] for place in span]] for row, span in enumerate(spans)])
         wanted = torch.tensor([token for prompt in prompts for token in targets(prompt)], device=self.device)
@@ -98,6 +105,13 @@ class ForwardScorer:
         if self._keeps_logits:
             return self.model(input_ids=ids, logits_to_keep=kept, use_cache=False).logits  # type: ignore[no-any-return]
         return self.model(input_ids=ids, use_cache=False).logits[:, kept]  # type: ignore[no-any-return]
+
+    def _answer_logits(self, ids: Tensor, kept: Tensor, first: int) -> Tensor:
+        """The same of one prompt, ids[:, :first], which is read before its answer."""
+        few = {"logits_to_keep": 1} if self._keeps_logits else {}
+        prompt = self.model(input_ids=ids[:, :first], use_cache=True, **few)
+        answer = self.model(input_ids=ids[:, first:], past_key_values=prompt.past_key_values, use_cache=True)
+        return torch.cat([prompt.logits[:, -1:], answer.logits], dim=1)[:, kept - (first - 1)]
 
 
 def forget_longest(model: Any) -> None:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ropewalk.comparators.base import comparator_on
 from ropewalk.engine.candidates import Factors
 from ropewalk.engine.decoder import Decoder
 from ropewalk.engine.forward import ForwardScorer
@@ -21,7 +22,7 @@ from ropewalk.engine.memory import Budget, budget
 from ropewalk.engine.rotary_tables import kept_base
 from ropewalk.engine.scoring import AnswerScore
 from ropewalk.engine.self_check import difference_from_forward, generation_fault, probe_loop, tolerance
-from ropewalk.errors import DataError, UnsupportedModelError
+from ropewalk.errors import DataError, RopewalkError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.layers import decoder_layers, input_device, scored_model, text_decoder
 from ropewalk.patch import check_factors, patched, rotary_layers, unpatched
@@ -160,6 +161,8 @@ class Scorer:
     @contextmanager
     def _model_at_rest(self) -> Iterator[None]:
         """No gradients, no dropout, no factors; afterwards the model is what it was."""
+        if self.reason is None:
+            _check_comparator(self.model)
         with torch.no_grad(), evaluation_mode(self.model), unpatched(self.model), kept_base(self.model):
             yield
 
@@ -253,6 +256,16 @@ class Scorer:
         if self._compiled:
             decoder.compile()  # before the check: what it checks is what will run
         return decoder
+
+
+def _check_comparator(model: Any) -> None:
+    """Raise `RopewalkError` where the layer loop would score the model as if a comparator were not on it."""
+    comparator = comparator_on(model)
+    if comparator is not None and not comparator.engine:
+        raise RopewalkError(
+            f"{comparator.name} is on this model, which the layer loop can't run; make the evaluator with "
+            "own_loop=False"
+        )
 
 
 @contextmanager
