@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class Engine:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT,
         )  # fmt: skip
         self.started = self._answer()
+        if "ropewalk" not in self.started["plugins"]:
+            self.stop()
+            raise SystemExit(f"ropewalk is not installed beside the vLLM of {python}: it would ignore the factors")
 
     def seconds(self, work: str) -> float:
         """Of one prompt (prefill) or of so many tokens behind one (decode)."""
@@ -94,7 +98,7 @@ def served(python: Path, model: Path, seed: int, repeats: int) -> dict[str, Any]
                     name: lambda engine=engine, work=work: (engine.seconds(work), 0.0) for name, engine in pair.items()
                 }
                 found[f"{work}, {mode}"] = summary(in_turns(arms, repeats), tokens)
-            found["version"] = pair["vanilla"].started
+            found["version"] = pair["vanilla"].started["version"]
     for work, by_arm in shapes_of(found):
         speed, over = by_arm["vanilla"]["tokens_per_second"], by_arm["factors"]["over_vanilla"]
         rows.append({"work": work, "vanilla tokens/s": speed, "factors": over})
@@ -123,7 +127,8 @@ def main() -> None:
         engine.generate([prompt], sampling, use_tqdm=False)
         return time.perf_counter() - begin
 
-    answer(vllm.__version__)
+    plugins = [entry.name for entry in entry_points(group="vllm.general_plugins")]
+    answer({"version": vllm.__version__, "plugins": plugins})
     for line in sys.stdin:
         tokens, new = work[line.strip()]
         # The first token is the prompt's work, so decoding is what the others take.

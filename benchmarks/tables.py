@@ -25,7 +25,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def tables(report: Mapping[str, Any]) -> str:
     """Everything of one report."""
-    kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search}
+    kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search,
+            "overhead": _overhead}  # fmt: skip
     return f"{_header(report)}\n\n{kind[report['benchmark']](report)}\n"
 
 
@@ -34,10 +35,14 @@ def _header(report: Mapping[str, Any]) -> str:
     device = hardware.get("device") or f"{hardware['cpu']}, {hardware['threads']} threads"
     return (
         f"`{report['command']}` ({report['time'][:10]}, {device}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}, seed {report['seed']}). "
-        f"Ceiling: {report['ceiling']['tflops']:.4g} TFLOP/s in {report['ceiling']['dtype']} "
-        f"({report['ceiling']['shape']})."
+        f"transformers {versions['transformers']}, seed {report['seed']}). " + _ceiling(report.get("ceiling"))
     )
+
+
+def _ceiling(ceiling: Mapping[str, Any] | None) -> str:
+    if ceiling is None:
+        return ""
+    return f"Ceiling: {ceiling['tflops']:.4g} TFLOP/s in {ceiling['dtype']} ({ceiling['shape']})."
 
 
 def _evaluator(report: Mapping[str, Any]) -> str:
@@ -92,6 +97,22 @@ def _mfu(report: Mapping[str, Any]) -> str:
         for found in report["shapes"].values() if "profile" in found
     ]  # fmt: skip
     return "\n".join([markdown(rows) + "\n", *kernels])
+
+
+def _overhead(report: Mapping[str, Any]) -> str:
+    """By the clock; on a CPU the processor time of the factors too, which neighbours disturb less."""
+    found = []
+    parts = [*report["shapes"].items(), *([("smollm2, vLLM", report["vllm"])] if report.get("vllm") else [])]
+    for shape, by_work in parts:
+        for work, arms in by_work.items():
+            if not isinstance(arms, Mapping):
+                continue
+            over = {name: arms.get(name, {}).get("over_vanilla") for name in ("factors", "vanilla again", "naive hook")}
+            found.append({
+                "shape": shape, "work": work, "tokens/s": arms["vanilla"]["tokens_per_second"]["median"], **over,
+                "factors, processor time": arms["factors"].get("processor_time_over_vanilla"),
+            })  # fmt: skip
+    return markdown(found) + "\n"
 
 
 def _paper_search(report: Mapping[str, Any]) -> str:
