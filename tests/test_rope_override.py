@@ -49,7 +49,7 @@ def edit_config(folder: Path, **entries: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
-def load(folder: Path, rope: str | None = None, **options: Any) -> Any:
+def load(folder: Path, rope: str | RopeOverride | None = None, **options: Any) -> Any:
     return load_pretrained(folder, dtype="float32", device="cpu", rope=rope, **options)[0]
 
 
@@ -77,7 +77,7 @@ def plain(theta: float = THETA, dim: int = DIM) -> np.ndarray:
     ("text", "expected"),
     [
         ("linear:2", RopeOverride("linear", 2.0)),
-        ("dynamic:1.5", RopeOverride("dynamic", 1.5)),
+        ("dynamic:1.2345678901", RopeOverride("dynamic", 1.2345678901)),
         ("yarn:4,original=8192", RopeOverride("yarn", 4.0, 8192)),
         ("default", RopeOverride("default")),
         ("default,original=2048", RopeOverride("default", 1.0, 2048)),
@@ -117,6 +117,12 @@ def test_a_mistake_is_one_line(text: str, says: str) -> None:
         RopeOverride.parse(text)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_scheme_made_by_hand_is_checked_too(tiny_path: Path) -> None:
+    assert longest_input(load(tiny_path, RopeOverride("linear", 2.0))) == 2 * TRAINED
+    with pytest.raises(RopewalkError, match="expected 1 or more"):
+        load(tiny_path, RopeOverride("linear", 0.5))
 
 
 # The frequencies ---------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def load_pretrained(
             apply_factors=apply_factors,
             rope=rope,
         )
-    override = RopeOverride.parse(rope) if isinstance(rope, str) else rope
+    override = None if rope is None else RopeOverride.parse(str(rope))
     place = _device(device)
     numbers = dtype if dtype == "auto" else parse_dtype(default_dtype(place or "auto") if dtype is None else dtype)
     source = _local_source(name)

@@ -78,7 +78,8 @@ class RopeOverride:
 
     def __str__(self) -> str:
         """As `parse` takes it."""
-        head = self.kind if self.kind == "default" else f"{self.kind}:{self.factor:g}"
+        number = repr(self.factor).removesuffix(".0")
+        head = self.kind if self.kind == "default" else f"{self.kind}:{number}"
         return head if self.original is None else f"{head},original={self.original}"
 
 
