@@ -1,6 +1,6 @@
 """What every comparator promises; a new file in `ropewalk.comparators` is tested here as it is.
 
-On tiny models it runs with the options of `COMPARED`, or its defaults.
+On tiny models it runs with the options of `compared.COMPARED`, or its defaults.
 """
 
 from __future__ import annotations
@@ -12,41 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from compared import PROMPT_ONLY, chunked, every_comparator, generated, made
+from transformers import PreTrainedModel
 
 from ropewalk.comparators import comparator_class, comparator_names, make_comparator
-from ropewalk.comparators.base import Comparator
-from ropewalk.engine.generation import Request
-from ropewalk.engine.scorer import Scorer
 from ropewalk.errors import DataError, RopewalkError, UnsupportedModelError
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import apply, factors_of
 from ropewalk.tasks import make_task, task_names
 from ropewalk.tasks.base import Example, Piece
-from scored_prompts import TinyTokenizer, prompts_of_records
 from task_data import task_options
 from tiny import logits, prompt, tiny_model
 
-# Options under which a prompt of 20 tokens shows what a method does.
-COMPARED: dict[str, dict[str, Any]] = {
-    "self-extend": {"group": 3, "window": 5},
-    "ms-poe": {"first_layer": 0},
-    "yarn": {"factor": 4.0, "trained_length": 64},
-}
-PROMPT_ONLY = {"query-first"}
-every_comparator = pytest.mark.parametrize("name", comparator_names())
-on_models = pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 changing_models = pytest.mark.parametrize("name", [name for name in comparator_names() if name not in PROMPT_ONLY])
-
-
-def made(name: str, **options: Any) -> Comparator:
-    return comparator_class(name)(**(COMPARED.get(name, {}) | options))
-
-
-@pytest.fixture(scope="module", params=["llama", "qwen2"])
-def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    """In float64, so that what differs differs by the method."""
-    return tiny_model(request.param).double()
 
 
 def state(model: PreTrainedModel) -> dict[str, Any]:
@@ -68,20 +46,6 @@ def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
     for name, (identity, tensor) in before["bits"].items():
         assert after["bits"][name][0] == identity
         assert torch.equal(after["bits"][name][1], tensor)
-
-
-def generated(model: PreTrainedModel, ids: torch.Tensor, **more: Any) -> torch.Tensor:
-    mask = more.pop("attention_mask", torch.ones_like(ids))
-    with torch.no_grad():
-        return model.generate(ids, attention_mask=mask, max_new_tokens=6, min_new_tokens=6, do_sample=False, **more)
-
-
-def chunked(model: PreTrainedModel, ids: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-    """Logits of the prompt read piece by piece into one KV cache."""
-    cache = DynamicCache(config=model.config)
-    with torch.no_grad():
-        parts = [model(input_ids=part, past_key_values=cache, use_cache=True).logits for part in ids.split(cuts, 1)]
-    return torch.cat(parts, dim=1)
 
 
 @every_comparator
@@ -223,53 +187,6 @@ def test_attention_implementations_agree(name: str, implementation: str, model: 
     with made(name).on(model), made(name).on(other):
         # transformers' eager attention takes its softmax in float32.
         torch.testing.assert_close(logits(other), logits(model), rtol=1e-3, atol=1e-4)
-
-
-@every_comparator
-@pytest.mark.parametrize("own_loop", [True, False])
-def test_it_can_be_scored(name: str, own_loop: bool, model: PreTrainedModel) -> None:
-    """By the layer loop if it may, and by model.forward: what the prompt, read first, makes of the answer."""
-    prompts = prompts_of_records(1)[:3]
-    method = made(name)
-    Scorer(model, TinyTokenizer(), prompts, 600).score([None])  # so that the loop holds itself for checked
-    scorer = Scorer(model, TinyTokenizer(), prompts, 600, own_loop=own_loop)
-    with method.on(model):
-        if own_loop and not method.engine:
-            with pytest.raises(RopewalkError, match=f"{name} is on this model, which the layer loop can't run"):
-                scorer.score([None])
-            return
-        (scored,) = scorer.score([method.factors(model)])
-        if method.factors(model) is not None:
-            return  # the model carries none outside of the scorer
-        for score, rendered in zip(scored, prompts, strict=True):
-            ids, first = torch.tensor([rendered.ids]), rendered.first
-            answer = chunked(model, ids, [first, ids.shape[1] - first])[0, first - 1 : -1].log_softmax(-1)
-            chosen = answer.gather(-1, ids[0, first:, None])
-            assert score.log_likelihood == pytest.approx(float(chosen.mean()), abs=1e-6)
-
-
-@every_comparator
-def test_it_can_generate(name: str, model: PreTrainedModel) -> None:
-    """In a batch of several lengths what each prompt alone is answered."""
-    prompts, method = [row.ids for row in prompts_of_records(1)[:3]], made(name)
-    scorer = Scorer(model, TinyTokenizer(), prompts_of_records(1), 600, own_loop=method.engine)
-    with method.on(model):
-        found = scorer.generate(prompts, Request(5, (), frozenset()), method.factors(model))
-        for text, ids in zip(found, prompts, strict=True):
-            alone = generated(model, torch.tensor([ids]))[0, len(ids) :].tolist()
-            assert text == " ".join(map(str, alone[:5]))
-
-
-@pytest.mark.parametrize("own_loop", [True, False])
-def test_uniform_is_scored_as_factors(own_loop: bool, model: PreTrainedModel) -> None:
-    prompts, method = prompts_of_records(1)[:3], made("uniform")
-    scorer = Scorer(model, TinyTokenizer(), prompts, 600, own_loop=own_loop)
-    with method.on(model):
-        (scored,) = scorer.score([method.factors(model)])
-        for score, rendered in zip(scored, prompts, strict=True):
-            ids = torch.tensor([rendered.ids])
-            chosen = logits(model, ids).log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
-            assert score.log_likelihood == pytest.approx(float(chosen[rendered.first - 1 :].mean()), abs=1e-6)
 
 
 @every_comparator
