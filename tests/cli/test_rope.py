@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ropewalk.cli import run
 from ropewalk.engine.rope_schemes import longest_input
 from ropewalk.identity import base_scheme
 from ropewalk.patch import factors_of
+from ropewalk.report.commands import commands
+from ropewalk.report.runs import read_run
 from tiny import logits, prompt
 
 KV = ["--keys", "2", "--positions", "2"]
@@ -152,6 +156,20 @@ def test_factors_of_one_scheme_are_refused_under_another(
     assert "load the model with --rope linear:2" in mistake(capsys, *asked)
     assert "load the model with --rope linear:2" in mistake(capsys, *asked, "--rope", "dynamic:2")
     assert ropewalk(*asked, "--any-model") == 0
+
+
+def test_the_commands_of_a_report_name_the_scheme(searched: Path, tiny_path: Path, tmp_path: Path) -> None:
+    """The search found nothing, so the factors are given to it here, and the command as a shell would have had it."""
+    out = Path(shutil.copytree(searched, tmp_path / "kv"))
+    result = read(out / "result.json")
+    words = ["ropewalk", "search", "--model", tiny_path.as_posix(), "--rope", "linear:2", *SEARCH]
+    result["provenance"]["command"] = shlex.join(words)
+    (out / "result.json").write_text(json.dumps(result))
+    run_with = replace(read_run(out, "kv"), factors=ScalingFactors(VALUES))
+    found = {command.title: command.text for command in commands(run_with)}
+    assert "--rope linear:2" in found["Test the factors again"]
+    assert "--rope linear:2" in found["Write a checkpoint that carries the factors"]
+    assert "rope='linear:2')" in found["Use the factors"]
 
 
 # Exports -----------------------------------------------------------------------------------------------------------

@@ -37,11 +37,9 @@ def commands(run: Run) -> list[Command]:
 def model_of(run: Run) -> str:
     """How the command named the model; the model's own name where no command was recorded."""
     given = _given(run)
-    for place, word in enumerate(given):
-        if word == "--model" and place + 1 < len(given):
-            return given[place + 1]
-        if word.startswith("--model="):
-            return word.removeprefix("--model=")
+    named = _value(given, "--model")
+    if named is not None:
+        return named
     if given[1:2] == ["mend"] and given[2:3] and not given[2].startswith("-"):
         return given[2]
     if given[1:2] == ["demo"]:
@@ -52,6 +50,22 @@ def model_of(run: Run) -> str:
 def _given(run: Run) -> list[str]:
     command = run.result["provenance"].get("command") if run.result else None
     return shlex.split(command) if command else []
+
+
+def _value(given: list[str], option: str) -> str | None:
+    """What the command gave for an option."""
+    for place, word in enumerate(given):
+        if word == option and place + 1 < len(given):
+            return given[place + 1]
+        if word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}=")
+    return None
+
+
+def _rope(run: Run) -> list[str]:
+    """`--rope` as it was given: factors belong to their base scheme."""
+    rope = _value(_given(run), "--rope")
+    return [] if rope is None else ["--rope", rope]
 
 
 def _again(run: Run) -> Command:
@@ -68,7 +82,7 @@ def _eval(run: Run, result: Mapping[str, Any], task: str) -> Command:
     """`ropewalk eval` on the test records of a task."""
     settings = result["tasks"][task]["task"]
     words = ["ropewalk", "eval", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
-    words += [*task_settings.flags(settings), "--dtype", result["provenance"]["dtype"]]
+    words += [*_rope(run), *task_settings.flags(settings), "--dtype", result["provenance"]["dtype"]]
     remark = ""
     if task_settings.has_file(settings):
         remark = f"FILE is the one whose SHA-256 is {task_settings.digests(settings)}."
@@ -83,9 +97,10 @@ def _apply(run: Run) -> Command:
         text = f"from ropewalk import load_pretrained\n\nmodel, tokenizer = load_pretrained({_text(mended)})\n"
         return Command("Use the mended checkpoint", text, "Its factors are applied when it is loaded.", "python")
     names, model = _model(run)
+    rope = "".join(f", rope={_text(value)}" for value in _rope(run)[1:])
     text = (
         f"from ropewalk import {', '.join(sorted(['ScalingFactors', 'apply', *names]))}\n\n"
-        f"model, tokenizer = load_pretrained({model})\n"
+        f"model, tokenizer = load_pretrained({model}{rope})\n"
         f"apply(model, ScalingFactors.load({_text(run.directory / 'factors.json')}))\n"
     )
     return Command("Use the factors", text, "ropewalk.remove(model) gives the original outputs back.", "python")
@@ -99,6 +114,7 @@ def _checkpoint(run: Run) -> Command:
         text = f"from ropewalk import load_pretrained\n\nmodel, tokenizer = {loads}\n"
         return Command("Undo it", text, "The checkpoint's weights are the original's, to the bit.", "python")
     words = ["ropewalk", "export", "--model", model_of(run), "--factors", (run.directory / "factors.json").as_posix()]
+    words += _rope(run)
     title = "Write a checkpoint that carries the factors"
     return Command(title, shlex.join([*words, "--to", "checkpoint", "--out", EXPORTED]))
 
