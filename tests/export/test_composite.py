@@ -11,8 +11,9 @@ import torch
 from exports import export, load, logits, read, with_tokenizer, without_ropewalk
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ropewalk import ScalingFactors, UnsupportedModelError
-from ropewalk.patch import factors_of, patched
+from ropewalk import ScalingFactors, UnsupportedModelError, load_pretrained
+from ropewalk.identity import base_scheme
+from ropewalk.patch import factors_of, patched, rotary_layers
 from tiny import SHAPE
 
 TEXT = SHAPE | {"vocab_size": 300, "head_dim": 16}
@@ -76,3 +77,22 @@ for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
     for name in ("AutoModelForCausalLM", "AutoModelForImageTextToText"):
         assert torch.equal(torch.load(f"{tmp_path / 'found'}{name}"), expected)
     assert read(out / "config.json")["architectures"] == ["TheWholeOne"]
+
+
+@pytest.mark.parametrize("rope", ["linear:2", "yarn:2", "dynamic:2"])
+def test_another_base_scheme_is_written_where_the_text_model_reads_it(
+    rope: str, tiny_path: Path, tmp_path: Path
+) -> None:
+    """Gemma 3's too, which has a scheme for each type of layer."""
+    vision = VISION | {"image_size": 28, "patch_size": 14}
+    composites = {"qwen3_5": {"text_config": TEXT | DELTA}, "gemma3": {"text_config": TEXT | SLIDING}}
+    composites["gemma3"]["vision_config"] = vision
+    for kind, config in composites.items():
+        built(kind, tmp_path / kind, tiny_path, **config)
+        model = load_pretrained(tmp_path / kind, device="cpu", dtype="float32", rope=rope)[0]
+        factors = ScalingFactors([1.2 if layer in rotary_layers(model) else None for layer in range(4)])
+        export("checkpoint", model, factors, tmp_path / f"{kind}-out")
+        again = load(tmp_path / f"{kind}-out")[0]
+        assert base_scheme(again) == base_scheme(model)
+        with patched(model, factors):
+            assert torch.equal(logits(again), logits(model))
