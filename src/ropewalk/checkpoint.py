@@ -31,6 +31,7 @@ from ropewalk.gguf_reader import convert_gguf, parse_dtype, read_gguf
 from ropewalk.gguf_tokenizer import first_line, read_tokenizer
 from ropewalk.layers import rotary_sites
 from ropewalk.loading_errors import UNREACHABLE, check_loaded, one_line_errors
+from ropewalk.modelling_file import own_auto_map
 from ropewalk.patch import CONFIG_KEY, apply
 from ropewalk.quantised import quantiser, refused_by_name, unify_dtype
 from ropewalk.quiet import quiet_transformers, without_load_report
@@ -166,8 +167,6 @@ def default_dtype(device: str | torch.device) -> torch.dtype:
 
 def _own_code_left_out(config: PreTrainedConfig) -> PreTrainedConfig:
     """A config that leads to the modelling file of an export no more: its factors are applied here, once."""
-    from ropewalk.export.parts.source import own_auto_map
-
     auto_map = vars(config).pop("auto_map", None)
     if kept := own_auto_map(auto_map or {}):
         vars(config)["auto_map"] = kept

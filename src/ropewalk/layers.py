@@ -91,18 +91,6 @@ def text_decoder(model: nn.Module) -> nn.Module:
     return _find_layers(model)[0]
 
 
-def release_own_code(model: nn.Module) -> list[float | None] | None:
-    """Take out the factors that an export's modelling file put into a model, lest they scale a second time.
-
-    Returns them; None for any other model.
-    """
-    brought: Any = text_decoder(model).__dict__.pop("rope_layer_factors", None)
-    if brought is None:
-        return None
-    brought.remove()
-    return list(brought.values)
-
-
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder layers, first layer first. Raises `UnsupportedModelError` if there is no such list."""
     return _find_layers(model)[1]

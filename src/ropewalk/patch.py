@@ -13,7 +13,8 @@ from torch import nn
 from ropewalk.errors import FactorsError
 from ropewalk.factors import CONFIG_KEY, ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
-from ropewalk.layers import decoder_layers, release_own_code, rotary_sites, text_decoder
+from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
+from ropewalk.modelling_file import release_own_code
 from ropewalk.rotary import Installation
 from ropewalk.verify import LayerReport, verify_layers
 

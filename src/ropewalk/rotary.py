@@ -33,7 +33,7 @@ def own_entry(forward: Callable[..., Any], layer: int, *args: Any, **kwargs: Any
     """Call a decoder layer's `forward` with its own entry in the place of every `PerLayer`.
 
     It stands, as a partial, in the place of the layer's forward and runs in every layer for every token. A hook would
-    take torch's longer way of calling a module: 2.5 % of a token where the host is what holds it up.
+    take torch's longer way of calling a module, which is felt where the host is what holds a token up.
     """
     if type(kwargs.get("position_embeddings")) is PerLayer:
         kwargs["position_embeddings"] = kwargs["position_embeddings"][layer]

@@ -26,12 +26,10 @@ from ropewalk import ScalingFactors
 from ropewalk.cli import run
 
 ROOT = Path(__file__).parents[2]
-# A shell that runs the tests in its background has them and their children ignore Ctrl-C.
-ATTENTIVE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 COMMAND = [
     sys.executable,
     "-c",
-    f"{ATTENTIVE}; import sys; from ropewalk.cli import main; main(sys.argv[1:])",
+    "import sys; from ropewalk.cli import main; main(sys.argv[1:])",
     "dashboard",
 ]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

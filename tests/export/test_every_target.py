@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exports import export, load, logits
+from exports import export, largest_file, load, logits
 
 from ropewalk import FactorsError, RopewalkError, ScalingFactors
 from ropewalk.cli import run
@@ -64,17 +61,6 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def state(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """As if the disk were full: no file may grow beyond `size`."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # The registry ------------------------------------------------------------------------------------------------------

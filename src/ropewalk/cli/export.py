@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Group
+from cyclopts import Group, Parameter
 
 from ropewalk.cli.options import MODEL, DryRun, ModelOptions, Output, RopeScheme, described, flag
 from ropewalk.errors import DataError, RopewalkError
@@ -18,47 +19,58 @@ FACTORS, SEARCH = "factors.json", "search"  # of a run; the folder in which `men
 EXPORT = Group("Export", sort_key=1)
 
 
-def export(
-    *,
-    model: Annotated[str, described("Checkpoint folder, hub id, .gguf file, or 'demo'.", group=MODEL, metavar="MODEL")],
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True)
+class ExportModel:
+    """Which model, which factors, and how it is loaded."""
+
+    model: Annotated[str, described("Checkpoint folder, hub id, .gguf file, or 'demo'.", metavar="MODEL")]
     factors: Annotated[
         Path | None,
         described(
-            "factors.json, or a run directory that holds one. Default: those the checkpoint carries.",
-            group=MODEL,
-            metavar="FILE",
+            "factors.json, or a run directory that holds one. Default: those the checkpoint carries.", metavar="FILE"
         ),
-    ] = None,
-    to: Annotated[
-        str, described("checkpoint, remote-code, factors or gguf.", group=EXPORT, metavar="TARGET")
-    ] = "checkpoint",
-    out: Annotated[Path, described("Folder to write; it must not exist.", group=EXPORT, metavar="DIR")],
+    ] = None
+    device: Annotated[
+        str | None, described("cpu, cuda, auto (spread): where the check of every layer runs.", metavar="WHERE")
+    ] = None
+    rope: RopeScheme = None
+    trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.")] = False
+    any_model: Annotated[bool, flag("Take factors that were made for another model or rope scheme.")] = False
+
+    def load(self) -> Any:
+        """The model in its own number type: it is copied, not computed with."""
+        return ModelOptions(
+            self.model,
+            dtype="auto",
+            device=self.device,
+            rope=self.rope,
+            trust_remote_code=self.trust_remote_code,
+            any_model=self.any_model,
+        ).load()[0]
+
+
+@Parameter(name="*", group=EXPORT)
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """In what form, and where."""
+
+    to: Annotated[str, described("checkpoint, remote-code, factors or gguf.", metavar="TARGET")] = "checkpoint"
+    out: Annotated[Path, described("Folder to write; it must not exist.", metavar="DIR")]
     grid: Annotated[
         float | None,
         described(
-            "Round the factors to multiples of this: equal ones share a table in vLLM.",
-            group=EXPORT,
-            name="--round",
-            metavar="STEP",
+            "Round the factors to multiples of this: equal ones share a table in vLLM.", name="--round", metavar="STEP"
         ),
-    ] = None,
+    ] = None
     base_model: Annotated[
         str | None,
-        described(
-            "Hub id of the original, for the model card. Default: MODEL, if it is one.", group=EXPORT, metavar="ID"
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        described("cpu, cuda, auto (spread): where the check of every layer runs.", group=MODEL, metavar="WHERE"),
-    ] = None,
-    rope: RopeScheme = None,
-    trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.", group=MODEL)] = False,
-    any_model: Annotated[
-        bool, flag("Take factors that were made for another model or rope scheme.", group=MODEL)
-    ] = False,
-    dry_run: DryRun = False,
-    output: Output | None = None,
+        described("Hub id of the original, for the model card. Default: MODEL, if it is one.", metavar="ID"),
+    ] = None
+
+
+def export(
+    *, model: ExportModel, options: ExportOptions, dry_run: DryRun = False, output: Output | None = None
 ) -> dict[str, Any]:
     """Write a model with its factors: as a checkpoint, with code for plain transformers, or the factors alone."""
     from ropewalk.cli import console
@@ -66,25 +78,22 @@ def export(
     from ropewalk.export.parts.rounding import check_grid
     from ropewalk.export.parts.writer import check_free, check_place, write_export
 
-    target = export_target(to)
+    target = export_target(options.to)
     target.check()
-    check_grid(grid)
-    check_free(out)
-    file = None if factors is None else factors_file(factors)
+    check_grid(options.grid)
+    check_free(options.out)
+    file = None if model.factors is None else factors_file(model.factors)
     given = None if file is None else _load(file)
-    loaded = ModelOptions(
-        model, dtype="auto", device=device, rope=rope, trust_remote_code=trust_remote_code, any_model=any_model
-    ).load()[0]  # in its own number type: it is copied, not computed with
-    subject = _subject(loaded, given, file, base_model or _known_id(model), grid, any_model=any_model)
+    subject = _subject(model, options, given, file)
     with console.working("Checking every layer"):
-        plan = target.plan(subject, out)
+        plan = target.plan(subject, options.out)
         check_place(plan)
     with console.working(f"Writing {plan.out}" if not dry_run else "Looking at what would be written"):
         is_new = write_export(plan, dry_run=dry_run)
     _tell(plan, subject, is_new=is_new, dry_run=dry_run)
     return {
         "target": plan.target,
-        "out": out.as_posix(),
+        "out": options.out.as_posix(),
         "written": is_new and not dry_run,
         "files": plan.names,
         "weight_bytes": plan.weight_bytes,
@@ -111,15 +120,7 @@ def _load(file: Path) -> ScalingFactors:
     return ScalingFactors.load(file)
 
 
-def _subject(
-    model: Any,
-    given: ScalingFactors | None,
-    file: Path | None,
-    base_model: str | None,
-    grid: float | None,
-    *,
-    any_model: bool,
-) -> Subject:
+def _subject(source: ExportModel, options: ExportOptions, given: ScalingFactors | None, file: Path | None) -> Subject:
     """Model and factors, with what is known of them. Raises `RopewalkError` if there are no factors."""
     from ropewalk.export.base import Subject
     from ropewalk.export.parts.evidence import known_test
@@ -127,6 +128,7 @@ def _subject(
     from ropewalk.export.parts.source import source_folder
     from ropewalk.patch import factors_of
 
+    model = source.load()
     carried = factors_of(model)
     if given is None:
         if carried is None:
@@ -134,8 +136,9 @@ def _subject(
         beside = source_folder(model) / FACTORS
         kept = _load(beside) if beside.is_file() else None
         given = kept if kept is not None and kept.values == carried.values else carried
-    given = rounded(given, grid)
-    return Subject(model, given, known_test(given, file), base_model, any_model)
+    given = rounded(given, options.grid)
+    base_model = options.base_model or _known_id(source.model)
+    return Subject(model, given, known_test(given, file), base_model, source.any_model)
 
 
 def _known_id(model: str) -> str | None:

@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk import files
-from ropewalk.cli.options import MODEL, RUN, TASK, ModelOptions, Output, RopeScheme, described, flag, number
+from ropewalk.cli.options import (
+    MODEL,
+    RUN,
+    TASK,
+    Device,
+    ModelName,
+    ModelOptions,
+    NumberType,
+    Output,
+    RopeScheme,
+    TemplateSettings,
+    described,
+    flag,
+    number,
+)
 from ropewalk.errors import PrerequisiteError, RopewalkError
 from ropewalk.factors import ScalingFactors
 
@@ -29,9 +43,7 @@ ARMS = ("vanilla", "factors")
 class HarnessModel:
     """Which model, which factors, and how it is loaded."""
 
-    model: Annotated[
-        str, described("Checkpoint folder, hub id, .gguf file, or 'demo': SmolLM2-135M-Instruct.", metavar="MODEL")
-    ]
+    model: ModelName
     factors: Annotated[
         Path | None, described("factors.json. Default: those the checkpoint carries.", metavar="FILE")
     ] = None
@@ -39,12 +51,8 @@ class HarnessModel:
     batch_size: Annotated[
         str, described("Requests at once, or auto: as many as fit on a GPU, few on a CPU.", metavar="N|auto")
     ] = "auto"
-    dtype: Annotated[
-        str | None, described("bfloat16, float16 or float32. Default: what suits the device.", metavar="TYPE")
-    ] = None
-    device: Annotated[
-        str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
-    ] = None
+    dtype: NumberType = None
+    device: Device = None
     rope: RopeScheme = None
     trust_remote_code: Annotated[bool, flag("Run code that the checkpoint, a data set or a metric brings.")] = False
     any_model: Annotated[bool, flag("Apply factors that were made for another model or rope scheme.")] = False
@@ -86,9 +94,7 @@ class HarnessTasks:
     limit: Annotated[int | None, number("The first so many records of each task. Default: all.")] = None
     num_fewshot: Annotated[int | None, number("Examples before each question. Default: the task's own number.")] = None
     apply_chat_template: Annotated[bool, flag("Ask by the model's chat template.")] = False
-    chat_template_kwargs: Annotated[
-        str | None, described("For the chat template, such as '{\"enable_thinking\": false}'.", metavar="JSON")
-    ] = None
+    chat_template_kwargs: TemplateSettings = None
     metadata: Annotated[
         str | None,
         described("For tasks that make their data, such as RULER: '{\"max_seq_lengths\": [4096]}'.", metavar="JSON"),

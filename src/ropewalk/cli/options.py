@@ -121,6 +121,18 @@ class Output:
             files.write_json(self.json, figures)
 
 
+ModelName = Annotated[
+    str, described("Checkpoint folder, hub id, .gguf file, or 'demo': SmolLM2-135M-Instruct.", metavar="MODEL")
+]
+NumberType = Annotated[
+    str | None, described("bfloat16, float16 or float32. Default: what suits the device.", metavar="TYPE")
+]
+Device = Annotated[
+    str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
+]
+TemplateSettings = Annotated[
+    str | None, described("For the chat template, such as '{\"enable_thinking\": false}'.", metavar="JSON")
+]
 RopeScheme = Annotated[
     str | None,
     described(
@@ -136,22 +148,14 @@ RopeScheme = Annotated[
 class ModelOptions:
     """Which model, and how it is loaded and asked."""
 
-    model: Annotated[
-        str, described("Checkpoint folder, hub id, .gguf file, or 'demo': SmolLM2-135M-Instruct.", metavar="MODEL")
-    ]
-    dtype: Annotated[
-        str | None, described("bfloat16, float16 or float32. Default: what suits the device.", metavar="TYPE")
-    ] = None
-    device: Annotated[
-        str | None, described("cpu, cuda, cuda:1, auto (spread). Default: a GPU if there is one.", metavar="WHERE")
-    ] = None
+    model: ModelName
+    dtype: NumberType = None
+    device: Device = None
     rope: RopeScheme = None
     chat_template: Annotated[
         bool, described("Ask by the model's chat template, or with the bare completion prompt.")
     ] = True
-    chat_template_kwargs: Annotated[
-        str | None, described("For the chat template, such as '{\"enable_thinking\": false}'.", metavar="JSON")
-    ] = None
+    chat_template_kwargs: TemplateSettings = None
     overflow: Annotated[
         Literal["error", "skip"], described("Prompts over the model's limit: an error, or their records are left out.")
     ] = "error"

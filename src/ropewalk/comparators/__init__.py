@@ -6,32 +6,25 @@ To add one, add a module with a class named `COMPARATOR` (see `ropewalk.comparat
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
-from ropewalk.errors import DataError, RopewalkError
+from ropewalk.errors import DataError
+from ropewalk.registry import Registry
 
 if TYPE_CHECKING:
     from ropewalk.comparators.base import Comparator
 
-_NOT_COMPARATORS = {"base", "parts"}
+COMPARATORS = Registry(__name__, "comparator", "COMPARATOR", frozenset({"base", "parts"}))
 
 
 def comparator_names() -> list[str]:
     """Names of all comparators, in alphabetical order."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in modules if name not in _NOT_COMPARATORS)
+    return COMPARATORS.names()
 
 
 def comparator_class(name: str) -> type[Comparator]:
     """The class of the comparator of that name, or a `RopewalkError` that lists the names there are."""
-    if name not in comparator_names():
-        near = difflib.get_close_matches(name, comparator_names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RopewalkError(f"no comparator {name!r}, expected one of: {', '.join(comparator_names())}{hint}")
-    found: type[Comparator] = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").COMPARATOR
+    found: type[Comparator] = COMPARATORS.find(name)
     return found
 
 

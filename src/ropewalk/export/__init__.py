@@ -6,30 +6,22 @@ To add a target, add a module with an instance named `TARGET` (see `ropewalk.exp
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
-from ropewalk.errors import RopewalkError
+from ropewalk.registry import Registry
 
 if TYPE_CHECKING:
     from ropewalk.export.base import Target
 
-_NOT_TARGETS = {"base", "parts"}
+TARGETS = Registry(__name__, "export target", "TARGET", frozenset({"base", "parts"}))
 
 
 def target_names() -> list[str]:
     """Names of all export targets, in alphabetical order."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in modules if name not in _NOT_TARGETS)
+    return TARGETS.names()
 
 
 def export_target(name: str) -> Target:
     """The export target of that name, or a `RopewalkError` that lists the names there are."""
-    if name not in target_names():
-        near = difflib.get_close_matches(name, target_names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RopewalkError(f"no export target {name!r}, expected one of: {', '.join(target_names())}{hint}")
-    found: Target = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").TARGET
+    found: Target = TARGETS.find(name)
     return found

@@ -9,7 +9,8 @@ from ropewalk.export.base import ExportPlan, Subject, Target
 from ropewalk.export.parts.model_folder import plan_model_folder
 from ropewalk.export.parts.modeling import auto_map, modeling_code
 from ropewalk.export.parts.proof import prove
-from ropewalk.export.parts.source import MODELING, own_auto_map, read_config, source_folder
+from ropewalk.export.parts.source import read_config, source_folder
+from ropewalk.modelling_file import MODELING, own_auto_map
 
 MODEL_CLASSES = ("AutoConfig", "AutoModel")  # entries of auto_map that would lead past the file, also AutoModelFor…
 

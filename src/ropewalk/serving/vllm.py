@@ -177,7 +177,7 @@ def _scale_transformers(inner: nn.Module, factors: ScalingFactors, model_config:
     """The Transformers backend: a model of transformers in vLLM's hands, scaled as `ropewalk.apply` does."""
     import torch
 
-    from ropewalk.layers import release_own_code
+    from ropewalk.modelling_file import release_own_code
     from ropewalk.rotary import Installation
 
     release_own_code(inner)  # of a remote-code export, with --trust-remote-code

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ropewalk.errors import RopewalkError
 from ropewalk.layers import decoder_layers, rotary_sites, text_config, undecorated_forward
+from ropewalk.rotary import FIXED_BASE
 
 # Families whose attention is: project, norm of queries and keys where there is one, rotate all of it, attend.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -69,7 +70,7 @@ def attention_refusal(model: nn.Module) -> str | None:
     if len(sites) != 1:
         return f"it has {len(sites)} rotary modules, expected one that serves all layers"
     scheme = getattr(sites[0].module, "rope_type", None)
-    if scheme not in ("default", "linear", "llama3", "yarn"):
+    if scheme not in FIXED_BASE:
         return f"its rope type is {scheme!r}, whose frequencies change with the length"
     return None
 

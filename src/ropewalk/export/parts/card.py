@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from ropewalk.export.parts import evidence
 from ropewalk.export.parts.picture import picture_names
-from ropewalk.export.parts.source import BASE_README, MODELING
+from ropewalk.export.parts.source import BASE_README
 from ropewalk.factors import ScalingFactors
+from ropewalk.modelling_file import MODELING
 
 Json = Mapping[str, Any]
 Kind = Literal["checkpoint", "remote-code"]

@@ -19,13 +19,13 @@ from ropewalk.export.parts.source import (
     README,
     gguf_digest,
     hub_id,
-    own_auto_map,
     read_config,
     small_files,
     source_folder,
     weight_files,
 )
 from ropewalk.factors import ScalingFactors
+from ropewalk.modelling_file import own_auto_map
 from ropewalk.patch import CONFIG_KEY, check_factors
 from ropewalk.rope_override import ROPE_OVERRIDE, config_entries, with_entries
 

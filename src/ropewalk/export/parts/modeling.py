@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from ropewalk.errors import UnsupportedModelError
-from ropewalk.export.parts.source import MODELING, read_config, source_folder
+from ropewalk.export.parts.source import read_config, source_folder
 from ropewalk.layers import decoder_layers, rotary_sites, text_decoder
+from ropewalk.modelling_file import MODELING
 from ropewalk.patch import layer_reports, unpatched
 
 # Auto classes that give the model with its head; the last ones for models that see, too.

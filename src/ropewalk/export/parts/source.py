@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from ropewalk import files
 from ropewalk.cache import MANIFEST as CACHE_MANIFEST
 from ropewalk.errors import DataError
 from ropewalk.export.parts.manifest import MANIFEST, read_manifest
+from ropewalk.modelling_file import MODELING
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
-README, BASE_README, MODELING = "README.md", "BASE_MODEL_README.md", "modeling_ropewalk.py"
+README, BASE_README = "README.md", "BASE_MODEL_README.md"
 # What is no part of a model as ropewalk loads it: weights in other formats, the state of a training.
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 FOLDERS = ("additional_chat_templates",)  # the only folder that a tokenizer writes
@@ -34,12 +34,6 @@ def source_folder(model: Any) -> Path:
         if found:
             return Path(found).parent
     raise DataError(f"the folder of model {name or type(model).__name__!r} is not on this disk; load it from a folder")
-
-
-def own_auto_map(auto_map: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's `auto_map` without the entries that an export of ropewalk made."""
-    own = f"{MODELING.removesuffix('.py')}."
-    return {name: place for name, place in auto_map.items() if not str(place).rpartition("--")[2].startswith(own)}
 
 
 def hub_id(model: Any) -> str | None:
