@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ropewalk import ScalingFactors
-from ropewalk.cli.interrupt import GracefulStop
+from ropewalk.cli.interrupt import GracefulStop, never_lost
 from ropewalk.events import Evaluated, Scored, Stage
 from ropewalk.search.space import SearchSpace
 from ropewalk.study import CandidateRecord
@@ -26,6 +27,42 @@ SEARCH = [
 
 def ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
+
+
+class _Slow:
+    """A finaliser that Ctrl-C comes in the middle of."""
+
+    def __del__(self) -> None:
+        ctrl_c()
+
+
+def test_one_in_a_finaliser_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = sys.unraisablehook
+
+    def work() -> None:
+        slow = _Slow()
+        del slow  # Python ignores what is raised here
+        for _ in range(500):
+            time.sleep(0.01)
+
+    with never_lost(), pytest.raises(KeyboardInterrupt):
+        work()
+    assert sys.unraisablehook is usual
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_in_a_finaliser_are_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with never_lost():
+        broken = Broken()
+        del broken
+    assert told == [ValueError]
 
 
 def test_the_first_one_in_a_search_waits_for_the_record() -> None:

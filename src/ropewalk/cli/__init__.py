@@ -70,14 +70,16 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     from ropewalk.cli import console
     from ropewalk.cli.encoding import never_fail
+    from ropewalk.cli.interrupt import never_lost
 
     never_fail()
     remember(arguments)
     try:
-        command, bound, _ = app.parse_args(
-            list(arguments), console=console.output(), exit_on_error=False, print_error=False
-        )
-        _perform(command, bound)
+        with never_lost():
+            command, bound, _ = app.parse_args(
+                list(arguments), console=console.output(), exit_on_error=False, print_error=False
+            )
+            _perform(command, bound)
     except CycloptsError as error:
         return _fail(_words(error), f"see: {' '.join(['ropewalk', *_verb(arguments)])} --help")
     except RopewalkError as error:

@@ -1,9 +1,13 @@
-"""Ctrl-C: the first one lets a search finish what it is scoring, the second one stops at once."""
+"""Ctrl-C: the first one lets a search finish what it is scoring, the second one stops at once, none is lost."""
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -11,6 +15,30 @@ from ropewalk.cli import console
 from ropewalk.events import Evaluated, Event, OnEvent, Stage
 
 SEARCH = "Search"  # the stage whose candidates are finished; all other stages stop at once
+
+
+REPEAT_SECONDS = 0.01  # by then the finaliser has returned
+
+
+@contextmanager
+def never_lost() -> Iterator[None]:
+    """For the length of the block, a Ctrl-C that falls into a finaliser comes again.
+
+    Python prints what `__del__` raises and goes on, so the user's stop would be ignored.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(REPEAT_SECONDS, _thread.interrupt_main).start()  # the hook itself can't raise either
+        else:
+            usual(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 class GracefulStop:

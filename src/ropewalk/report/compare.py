@@ -106,7 +106,9 @@ def _overlay(positions: Sequence[int], rows: Rows, shown: list[str], names: list
     )
     dash = alt.StrokeDash("kind:N", scale=alt.Scale(domain=[FOUND, VANILLA], range=[[1, 0], [5, 4]]), legend=None)
     band = base.mark_area(opacity=0.1).encode(y=alt.Y("low:Q"), y2="high:Q")
-    line = base.mark_line(strokeWidth=2, point={"size": 50, "filled": True}).encode(y=y, strokeDash=dash)
+    line = base.mark_line(strokeWidth=2, strokeJoin="round", point={"size": 50, "filled": True}).encode(
+        y=y, strokeDash=dash
+    )
     return alt.LayerChart(layer=[band, line])
 
 
@@ -154,7 +156,9 @@ def _convergence(runs: Sequence[Run]) -> list[Panel]:
             note="On each run's own search records. A method that explores widely has a lower mean; what counts is "
             "the test.",
             label=f"Mean fitness of a generation by evaluations of {', '.join(shown)}.",
-            chart=alt.LayerChart(layer=[zero, lines.mark_line(strokeWidth=2, point={"size": 30, "filled": True})]),
+            chart=alt.LayerChart(
+                layer=[zero, lines.mark_line(strokeWidth=2, strokeJoin="round", point={"size": 30, "filled": True})]
+            ),
             columns=("run", "evaluations", "mean"),
             rows=[[row["arm"], f"{row['x']:,}", f"{row['y']:+.4f}"] for row in rows],
         )

@@ -144,10 +144,10 @@ def _layers(rows: Rows, means: Rows, best: Rows, finals: Rows, title: str, words
 
     single = layer(rows).mark_point(filled=True, size=14, opacity=0.35, clip=True)
     band = layer(means).mark_area(opacity=0.16, clip=True).encode(y=alt.Y("low:Q"), y2="high:Q")
-    mean = layer(means).mark_line(strokeWidth=2, clip=True, point={"size": 26, "filled": True})
+    mean = layer(means).mark_line(strokeWidth=2, strokeJoin="round", clip=True, point={"size": 26, "filled": True})
     layers = [zero, single, band, mean]
     if best:
-        layers.append(layer(best).mark_line(strokeWidth=2, interpolate="step-after"))
+        layers.append(layer(best).mark_line(strokeWidth=2, strokeJoin="round", interpolate="step-after"))
     if finals:
         layers.append(layer(finals).mark_point(filled=True, shape="diamond", size=110, opacity=1, clip=True))
     return alt.LayerChart(layer=layers)

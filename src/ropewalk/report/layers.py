@@ -50,7 +50,7 @@ def accuracy_layers(
         base = alt.Chart(alt.InlineData(values=rows)).encode(x=position_axis(positions), color=arm_colour(names))
         layers += [
             base.mark_area(opacity=opacity).encode(y=alt.Y("low:Q"), y2="high:Q"),
-            base.mark_line(strokeWidth=1.3 if arms is quiet else 2, strokeDash=dash).encode(y=y),
+            base.mark_line(strokeWidth=1.3 if arms is quiet else 2, strokeJoin="round", strokeDash=dash).encode(y=y),
             base.mark_point(filled=True, size=64, opacity=1).encode(y=y, shape=arm_shape(names)),
         ]
     return alt.LayerChart(layer=layers if quiet else layers[3:])
@@ -89,15 +89,17 @@ def factor_layers(
     )
     trained = alt.Chart(alt.InlineData(values=[{"y": 1.0}])).mark_rule(style="rule-soft", strokeDash=[2, 3]).encode(y=y)
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y, color=colour)
-    line = base.mark_line(strokeWidth=2)
+    line = base.mark_line(strokeWidth=2, strokeJoin="round")
     points = base.mark_point(filled=True, size=34, opacity=1).encode(shape=shape)
     handles = alt.Chart(alt.InlineData(values=control)).encode(x=x, y=y, color=colour)
-    polygon = handles.mark_line(strokeWidth=1, strokeDash=[4, 4], opacity=0.8).encode(order="order:O")
+    polygon = handles.mark_line(strokeWidth=1, strokeJoin="round", strokeDash=[4, 4], opacity=0.8).encode(
+        order="order:O"
+    )
     ends = handles.mark_point(style="handle", shape="circle", size=80, strokeWidth=1.5, opacity=1)
     layers: list[alt.Chart] = [trained, polygon, line, points, ends]
     if curves:
         smooth = alt.Chart(alt.InlineData(values=curves)).encode(x=x, y=y, color=colour)
-        layers.insert(1, smooth.mark_line(strokeWidth=1.5, opacity=0.6))
+        layers.insert(1, smooth.mark_line(strokeWidth=1.5, strokeJoin="round", opacity=0.6))
     changes: Rows = [row for name, scaling in factors.items() for row in change_rows(name, scaling)]
     if changes:
         moved = alt.Chart(alt.InlineData(values=changes)).encode(x=x, y=y, y2="from:Q", color=colour)
