@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from ropewalk.engine.generation import Request, end_ids
+from ropewalk.answers import Answers, Block, LocalAnswers, Questions
+from ropewalk.elsewhere import Job, RemoteAnswers, holders_of
 from ropewalk.engine.rope_schemes import longest_input
-from ropewalk.engine.scorer import Scorer
+from ropewalk.engine.scorer import NO_PROMPTS
 from ropewalk.engine.scoring import AnswerScore
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
@@ -22,6 +24,12 @@ from ropewalk.tasks.base import Example, Metric, Task
 
 Overflow = Literal["error", "skip"]
 OnProgress = Callable[[int], None]
+
+BLOCK_TOKENS = 65_536
+"""About as many tokens of one candidate are scored together, what prompts of a record share counted once. It is half of
+the largest batch on a GPU, and a second of one at 7B: small enough to share a generation out evenly among workers.
+Blocks are the same wherever the model is, and so are the batches that are made of each, and the scores to the bit.
+"""
 
 
 class Evaluator:
@@ -66,12 +74,22 @@ class Evaluator:
         self.examples = [examples[number] for number in kept]
         self._records = tuple(record for record in records if record not in self.skipped)
         self._prompts = [prompts[number] for number in kept]
-        self._owner = [number for number, aliases in enumerate(self._prompts) for _ in aliases]
-        flat = [prompt for aliases in self._prompts for prompt in aliases]
+        self._numbers = tuple(range(len(kept)))  # of its examples, among those of the evaluator it is a part of
         self.prompt_tokens = sum(len(aliases[0].ids) for aliases in self._prompts)
         self._parts: dict[tuple[int, ...], Evaluator] = {}
-        self._scorer = Scorer(model, tokenizer, flat, tokens_per_batch, own_loop=own_loop, candidates=candidates)
-        self._request = Request(task.metric.max_new_tokens, task.metric.stop, end_ids(model, tokenizer))
+        questions = Questions(
+            tuple(map(tuple, self._prompts)),
+            self.generated,
+            task.metric.max_new_tokens,
+            task.metric.stop,
+            tokens_per_batch,
+            own_loop,
+            candidates,
+        )
+        holders = holders_of(model)
+        self._source: LocalAnswers | RemoteAnswers = (
+            LocalAnswers(model, tokenizer, questions) if holders is None else RemoteAnswers(holders, questions)
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -81,7 +99,7 @@ class Evaluator:
     @property
     def fallback_reason(self) -> str | None:
         """Why `model.forward` is used; None for the own layer loop. Final after the first score."""
-        return self._scorer.reason
+        return self._source.reason
 
     @property
     def engine(self) -> str:
@@ -92,6 +110,11 @@ class Evaluator:
     def records(self) -> tuple[str, ...]:
         """The records that are scored, each at every position, in their order."""
         return self._records
+
+    def prompt_ids(self, number: int) -> tuple[int, ...]:
+        """What the model reads of example `number` before the answer; of a plain text what precedes its bucket."""
+        prompt = self._prompts[number][0]
+        return tuple(prompt.ids[: prompt.first])
 
     def part(self, rows: Sequence[int]) -> Evaluator:
         """The same on some of the records, by their place in `records`; made once for each choice."""
@@ -105,15 +128,32 @@ class Evaluator:
     def _make_part(self, rows: tuple[int, ...]) -> Evaluator:
         width = len(self.task.positions)
         kept = [row * width + column for row in rows for column in range(width)]
+        if not kept:
+            raise DataError(NO_PROMPTS)
         part = copy.copy(self)
         part.examples = [self.examples[number] for number in kept]
         part._records = tuple(self._records[row] for row in rows)
         part._prompts = [self._prompts[number] for number in kept]
-        part._owner = [number for number, aliases in enumerate(part._prompts) for _ in aliases]
+        part._numbers = tuple(self._numbers[number] for number in kept)
         part.prompt_tokens = sum(len(aliases[0].ids) for aliases in part._prompts)
         part._parts = {}
-        part._scorer = self._scorer.of([prompt for aliases in part._prompts for prompt in aliases])
+        vars(part).pop("blocks", None)
         return part
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The examples as they are scored together: records one after another, up to `BLOCK_TOKENS` of them."""
+        width = len(self.task.positions)
+        blocks: list[list[int]] = []
+        filled = 0
+        for start in range(0, len(self._prompts), width):
+            tokens = _tokens(self._prompts[start : start + width])
+            if not blocks or filled + tokens > BLOCK_TOKENS:
+                blocks.append([])
+                filled = 0
+            blocks[-1] += self._numbers[start : start + width]
+            filled += tokens
+        return tuple(map(tuple, blocks))
 
     def score(
         self, factors: ScalingFactors | None, *, any_model: bool = False, on_progress: OnProgress | None = None
@@ -130,31 +170,22 @@ class Evaluator:
     ) -> list[TaskResult]:
         """One result a candidate, computed together. on_progress: told how many examples were just done."""
         report = on_progress or (lambda count: None)
-        left = [len(aliases) for aliases in self._prompts]  # an example is done with its last alias
+        return self._results(self._source.answers(self.blocks, candidates, any_model, report))
 
-        def scored(numbers: Sequence[int], count: int) -> None:
-            owners = [self._owner[number] for number in numbers]
-            for owner in owners:
-                left[owner] -= 1
-            done = sum(left[owner] <= 0 for owner in set(owners))
-            for owner in owners:
-                left[owner] = len(self._prompts[owner]) if left[owner] <= 0 else left[owner]
-            if done and not self.generated:
-                report(done * count)
+    def begin(self, candidates: Sequence[ScalingFactors | None], on_progress: OnProgress) -> Job:
+        """Ask for the same where the model is elsewhere, without waiting for it; see `finished`."""
+        if isinstance(self._source, LocalAnswers):
+            raise TypeError("the model is in this process: score_many gives its results at once")
+        return self._source.start(self.blocks, candidates, False, on_progress)
 
-        found = self._scorer.score(candidates, scored, any_model)
-        return [
-            self._result(scores, self._texts(factors, any_model, report) if self.generated else None)
-            for factors, scores in zip(candidates, found, strict=True)
-        ]
+    def finished(self, job: Job) -> list[TaskResult]:
+        """The results that `begin` asked for, once they are there; raises what scoring raised."""
+        return self._results(job.answers())
 
-    def _texts(self, factors: ScalingFactors | None, any_model: bool, report: OnProgress) -> list[str]:
-        asked = [aliases[0].ids[: aliases[0].first] for aliases in self._prompts]
-        return self._scorer.generate(
-            asked, self._request, factors, lambda numbers, count: report(len(numbers)), any_model
-        )
+    def _results(self, found: Sequence[Answers]) -> list[TaskResult]:
+        return [self._result(answers.scores, answers.texts) for answers in found]
 
-    def _result(self, scores: Sequence[AnswerScore], texts: list[str] | None) -> TaskResult:
+    def _result(self, scores: Sequence[AnswerScore], texts: Sequence[str] | None) -> TaskResult:
         metric = self.task.metric
         best: list[AnswerScore] = []
         start = 0
@@ -226,6 +257,17 @@ def evaluate(
 def _likeliest(aliases: Sequence[AnswerScore]) -> AnswerScore:
     """The alias that the model finds likeliest as a whole; one that is not a number is never hidden by another."""
     return max(aliases, key=lambda score: (np.isnan(score.log_likelihood), score.log_likelihood * score.tokens))
+
+
+def _tokens(record: Sequence[Sequence[RenderedPrompt]]) -> int:
+    """Of all prompts of a record; what one shares with the first from the left on is not counted again."""
+    first, *others = [np.asarray(prompt.ids) for aliases in record for prompt in aliases]
+    total = len(first)
+    for ids in others:
+        size = min(len(first), len(ids))
+        differs = first[:size] != ids[:size]
+        total += len(ids) - (int(differs.argmax()) if differs.any() else size)
+    return total
 
 
 def _rows(texts: Sequence[str], width: int) -> tuple[tuple[str, ...], ...]:

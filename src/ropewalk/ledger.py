@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ropewalk.constraints import Scores
+from ropewalk.elsewhere import holders_of
 from ropewalk.errors import RopewalkError, StudyError
 from ropewalk.evaluate import Evaluator
 from ropewalk.events import OnEvent
-from ropewalk.group import GroupScorer, Member, Runner
+from ropewalk.group import Course, GroupScorer, Member, Runner, finish, finish_all
 from ropewalk.objectives import Objective
 from ropewalk.race import Rows, is_behind, stages
 from ropewalk.search.base import Detail
@@ -50,7 +51,8 @@ class Ledger:
         self.scales: tuple[float, ...] = ()
         self._first: dict[Key, CandidateRecord] = {}  # of the same factors on the same records; none that was stopped
         self._of: dict[tuple[float | None, ...], CandidateRecord] = {}  # of the same factors, on whatever records
-        self._scorer = GroupScorer(self.evaluators, short, on_event)
+        self.on_event = on_event
+        self.holders = holders_of(self.evaluators[0].model)
         for record in study.records(split).values():
             self._keep(record)
 
@@ -87,7 +89,8 @@ class Ledger:
         self._same_candidate(member)
         if BASELINE not in self.records:
             runner = Runner(member, self.space.factors(member.candidate))
-            self._scorer.score([runner], [self.all_rows])
+            course = GroupScorer(self.evaluators, self.short, self.on_event).score([runner], [self.all_rows])
+            finish(course)
             if isinstance(runner.raised, RopewalkError):
                 raise runner.raised  # it says itself what to do
             if runner.error is not None:
@@ -103,6 +106,19 @@ class Ledger:
         return [member for member in members if member.place not in self.records and self._known(member, rows) is None]
 
     def score(self, members: Sequence[Member], rows: Rows, rival: Candidate | None = None) -> list[CandidateRecord]:
+        """`course`, run to its end in this process or by those who hold the model."""
+        return next(self.score_all([(members, rows)], rival))
+
+    def score_all(
+        self, groups: Sequence[tuple[Sequence[Member], Rows]], rival: Candidate | None = None
+    ) -> Iterator[list[CandidateRecord]]:
+        """The records of each group in turn; beside one another if others hold the model, else one after another."""
+        courses = [self.course(members, rows, rival) for members, rows in groups]
+        return map(finish, courses) if self.holders is None else finish_all(courses, self.holders)
+
+    def course(
+        self, members: Sequence[Member], rows: Rows, rival: Candidate | None = None
+    ) -> Course[list[CandidateRecord]]:
         """The record of each member on these records: from the study, or by scoring together those that it lacks.
 
         rival: whom they race against; it must have been scored on these records, else there is no race. Raises
@@ -114,7 +130,7 @@ class Ledger:
         fresh = [member for member in members if known[member.place] is None]
         if any(member.place not in self.records for member in fresh):
             # All of them, also those that the study has: in another company a score may differ by rounding.
-            for record in self._scored(fresh, rows, self._rival(rival, rows)):
+            for record in (yield from self._scored(fresh, rows, self._rival(rival, rows))):
                 if (record.generation, record.slot) not in self.records:
                     self._add(record)
         for member in members:
@@ -176,13 +192,16 @@ class Ledger:
         record = None if rival is None else self._first.get(self._key(rival, rows))
         return None if record is None or record.failed else record
 
-    def _scored(self, members: Sequence[Member], rows: Rows, rival: CandidateRecord | None) -> list[CandidateRecord]:
+    def _scored(
+        self, members: Sequence[Member], rows: Rows, rival: CandidateRecord | None
+    ) -> Course[list[CandidateRecord]]:
         """Score members together, and let them race where there is a rival."""
         runners = [Runner(member, self.space.factors(member.candidate)) for member in members]
+        scorer = GroupScorer(self.evaluators, self.short, self.on_event)
         if rival is None:
-            self._scorer.score(runners, [rows])
+            yield from scorer.score(runners, [rows])
         else:
-            self._scorer.score(runners, stages(rows), lambda runner: self._behind(runner, rival))
+            yield from scorer.score(runners, stages(rows), lambda runner: self._behind(runner, rival))
         return [self._judged(runner, rival) for runner in runners]
 
     def _behind(self, runner: Runner, rival: CandidateRecord) -> float | None:

@@ -41,6 +41,7 @@ __all__ = [
     "search",
 ]
 
+Group = tuple[list[Member], Rows]  # members that are scored together, and on what
 FACTORS = "factors.json"  # in the run directory: the best so far, then the winner
 MAX_FAILED_SHARE = 0.5
 MIN_FAILED = 4  # fewer failures than this never stop a search
@@ -136,10 +137,10 @@ class _Loop:
             self.write(self._written, self._best)
         while candidates := self.method.ask():
             records: list[CandidateRecord] = []
-            for group, rows in self._groups(candidates):
-                if self._is_spent(group, rows):
-                    break
-                records += self._step(group, rows)
+            groups = self._groups(candidates)
+            while wave := self._wave(groups):
+                groups = groups[len(wave) :]
+                records += self._scored(wave)
             left = len(candidates) - len(records)  # the method's finalists may be of an unfinished generation
             scores = [record.fitness for record in records] + [math.nan] * left
             details = [self.ledger.detail(record) for record in records] + [None] * left
@@ -190,7 +191,7 @@ class _Loop:
         self._written = candidate
         return factors
 
-    def _groups(self, candidates: list[Candidate]) -> list[tuple[list[Member], Rows]]:
+    def _groups(self, candidates: list[Candidate]) -> list[Group]:
         """The members of a generation as they are scored together: neighbours on the same records.
 
         A rival among them comes first, alone.
@@ -203,7 +204,7 @@ class _Loop:
             for slot, candidate in enumerate(candidates)
         ]
         alone = 1 if self.plan.racing and self.method.rival() == candidates[0] else 0
-        groups: list[tuple[list[Member], Rows]] = []
+        groups: list[Group] = []
         for member in members:
             rows = tuple(tuple(self.method.records(member.slot, len(own))) for own in self.ledger.all_rows)
             is_full = groups and (len(groups[-1][0]) == self.plan.at_once or member.slot == alone)
@@ -212,23 +213,58 @@ class _Loop:
             groups[-1][0].append(member)
         return groups
 
-    def _is_spent(self, group: list[Member], rows: Rows) -> bool:
+    def _wave(self, groups: list[Group]) -> list[Group]:
+        """The next groups to be scored beside one another; none if they are spent or none is left.
+
+        One, where the model is in this process. Workers get all that would be scored one after another whatever came of
+        those before: as far as the budget pays for all of them in full, and up to the rival or a repeated candidate.
+        """
+        if not groups or self._is_spent(*groups[0], 0):
+            return []
+        wave, planned, factors = [groups[0]], self._price(*groups[0]), self._factors(groups[0])
+        rival = self.method.rival() if self.plan.racing else None
+        for group in groups[1:] if self.ledger.holders is not None else []:
+            own = self._factors(group)
+            runs_first = rival is not None and self.plan.space.factors(rival).values in factors
+            if runs_first or factors & own or self._is_spent(*group, planned):
+                break
+            wave.append(group)
+            planned, factors = planned + self._price(*group), factors | own
+        return wave
+
+    def _factors(self, group: Group) -> set[tuple[float | None, ...]]:
+        return {self.plan.space.factors(member.candidate).values for member in group[0]}
+
+    def _price(self, group: list[Member], rows: Rows) -> int:
+        return len(self.ledger.missing(group, rows)) * self.ledger.cost(rows)
+
+    def _is_spent(self, group: list[Member], rows: Rows, planned: int) -> bool:
         """Whether budget or time end the search before this group; what the study holds is free.
 
-        A group that a kill left half written is finished whatever the time, or the kill would have changed the result.
+        planned: evaluations that groups before it may still take. A group that a kill left half written is finished
+        whatever the time, or the kill would have changed the result.
         """
-        missing = self.ledger.missing(group, rows)
-        if not missing:
+        price = self._price(group, rows)
+        if not price:
             return False
         budget, seconds = self.plan.budget, self.plan.seconds
-        if budget is not None and self.ledger.evaluations + len(missing) * self.ledger.cost(rows) > budget:
+        if budget is not None and self.ledger.evaluations + planned + price > budget:
             return True
-        begun = any(member.place in self.ledger.records for member in group)
+        first = group[0].place
+        begun = any(place[0] == first[0] and place >= first for place in self.ledger.records)
         return bool(seconds) and not begun and self.ledger.seconds >= (seconds or 0)
 
-    def _step(self, group: list[Member], rows: Rows) -> list[CandidateRecord]:
-        new = {member.place for member in group if member.place not in self.ledger.records}
-        records = self.ledger.score(group, rows, self.method.rival() if self.plan.racing else None)
+    def _scored(self, wave: list[Group]) -> list[CandidateRecord]:
+        new = {member.place for group, _ in wave for member in group if member.place not in self.ledger.records}
+        found: list[CandidateRecord] = []
+        scored = self.ledger.score_all(wave, self.method.rival() if self.plan.racing else None)
+        for (_, rows), records in zip(wave, scored, strict=True):
+            self._take(records, rows, new)
+            found += records
+        return found
+
+    def _take(self, records: list[CandidateRecord], rows: Rows, new: set[tuple[int, int]]) -> None:
+        """Write what is better, and tell of the records that are new."""
         for record in records:
             if rows == self.ledger.all_rows and record.fitness > self._best:  # else it saw too little to be compared
                 self._best = record.fitness
@@ -240,7 +276,6 @@ class _Loop:
             if spared > 0 and not self.plan.space.factors(record.candidate).is_identity:  # which was never planned
                 self.on_event(Spared(spared))
             self.on_event(Evaluated(record, self._best))
-        return records
 
     def _stop_if_failing(self, record: CandidateRecord) -> None:
         if not record.failed:
@@ -261,8 +296,9 @@ def _choose(
     cost = finals.cost(finals.all_rows)
     on_event(Stage("Finalists", max(0, (1 + len(finalists)) * cost - finals.evaluations)))
     finals.score_baseline()
-    for slot, candidate in enumerate(finalists):
-        finals.score([Member(0, slot, candidate)], finals.all_rows)
+    list(
+        finals.score_all([([Member(0, slot, candidate)], finals.all_rows) for slot, candidate in enumerate(finalists)])
+    )
     table = []
     for record in map(finals.record_of, (identity, *finalists)):
         if record is None:
