@@ -70,7 +70,7 @@ def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
             FILES[page](tmp_path)
         for name in ("benchmarks", "examples"):
             (tmp_path / name).symlink_to(ROOT / name)
-        for name in ("tasks", "search", "comparators"):
+        for name in ("tasks", "search", "comparators", "analysis"):
             package = importlib.import_module(f"ropewalk.{name}")
             monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "src" / "ropewalk" / name)])
         monkeypatch.chdir(tmp_path)

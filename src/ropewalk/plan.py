@@ -87,14 +87,14 @@ def run_settings(plan: SearchPlan, on: Examples, validation: Examples | None) ->
         "model": model_identity(on.model),
         "base": base_scheme(on.model),
         "dtype": provenance(on.model)["dtype"],
-        "tasks": [_examples_settings(evaluator) for evaluator in on.tasks],
-        "short": None if on.short is None else _examples_settings(on.short),
-        "validation": None if validation is None else [_examples_settings(evaluator) for evaluator in validation.tasks],
+        "tasks": [examples_settings(evaluator) for evaluator in on.tasks],
+        "short": None if on.short is None else examples_settings(on.short),
+        "validation": None if validation is None else [examples_settings(evaluator) for evaluator in validation.tasks],
         **plan.settings(),
     }
 
 
-def _examples_settings(evaluator: Evaluator) -> dict[str, Any]:
+def examples_settings(evaluator: Evaluator) -> dict[str, Any]:
     """What the candidates are scored on: the task and the prompt's format, and the examples themselves.
 
     The split and the tokenizer decide too what they are; records of other prompts must never be mixed.

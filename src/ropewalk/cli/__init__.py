@@ -47,6 +47,7 @@ VERBS = (
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
     ("lm-eval", "lm_eval", "Check that nothing else broke: tasks of lm-evaluation-harness, with and without factors."),
+    ("analyze", "analyze", "Which layers, which frequencies, why: one question about a model and its factors."),
     ("report", "report", "One page that shows a run, or several side by side; works offline."),
     ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
     ("export", "export", "Write a model with its factors: a checkpoint, code for plain transformers, factors."),
@@ -57,7 +58,7 @@ VERBS = (
 )
 for place, (verb, function, summary) in enumerate(VERBS):
     # An App that is imported, as data's, brings its own epilogue and place.
-    more: dict[str, Any] = {} if verb == "data" else {"help_epilogue": epilogue(verb), "sort_key": place}
+    more: dict[str, Any] = {} if verb in ("analyze", "data") else {"help_epilogue": epilogue(verb), "sort_key": place}
     app.command(f"ropewalk.cli.{verb.replace('-', '_')}:{function}", name=verb, help=summary, **more)
 
 

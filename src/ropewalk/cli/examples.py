@@ -29,6 +29,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ropewalk lm-eval --model mended/model --tasks arc_easy,hellaswag --limit 200",
         "ropewalk lm-eval --model mended/model --tasks own.yaml --dry-run",
     ),
+    "analyze": (
+        "ropewalk analyze layers --model Qwen/Qwen2.5-0.5B-Instruct --keys 75",
+        f"ropewalk analyze layers {SMALL} --limit 2",
+    ),
     "report": ("ropewalk report runs/kv", "ropewalk report runs/kv runs/paper --out both.html"),
     "dashboard": ("ropewalk dashboard runs/kv",),
     "export": (

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from ropewalk.comparison import metric_words
 from ropewalk.report.arms import accuracy_panel, factors_panel, likelihood_panel, ordered
@@ -22,11 +18,9 @@ from ropewalk.report.heat import heat_panel
 from ropewalk.report.history import History
 from ropewalk.report.numbers import Numbers
 from ropewalk.report.panel import Panel
+from ropewalk.report.rendering import flat, render
 from ropewalk.report.runs import Run
-from ropewalk.report.theme import DARK, LIGHT
 from ropewalk.verdict import LABELS, constraint_sentence, judge
-
-SNIPPET = "window.vegaEmbed = vegaEmbed;"  # all that the page calls
 
 
 @dataclass(frozen=True)
@@ -80,26 +74,15 @@ class Report:
 
     def html(self) -> str:
         """The page."""
-        import vl_convert
-
-        environment = Environment(
-            loader=PackageLoader("ropewalk.report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters["script_json"] = _script_json
-        return environment.get_template("page.html").render(
+        return render(
+            "page.html",
+            self.panels,
             views=self.views,
             comparison=self.comparison,
             several=len(self.runs) > 1,
             n=self.numbers,
             labels=LABELS,
             document=self.document,
-            charts={panel.key: panel.spec() for panel in self.panels},
-            themes={"light": LIGHT | {"background": "transparent"}, "dark": DARK},
-            program=Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),
             metric_words=metric_words,
             constraint_sentence=constraint_sentence,
         )
@@ -126,8 +109,8 @@ def _view(run: Run, number: int, numbers: Numbers) -> dict[str, Any]:
         "panels": [*(panel for task in tasks for panel in task["panels"]), *([factors] if factors else []), *search],
         "finalists": [] if history is None else finalists(history),
         "commands": commands(run),
-        "settings": _flat(_settings(run)),
-        "provenance": _flat(_provenance(run)),
+        "settings": flat(_settings(run)),
+        "provenance": flat(_provenance(run)),
     }
 
 
@@ -178,20 +161,3 @@ def _provenance(run: Run) -> Mapping[str, Any]:
         return {name: value for name, value in run.result["provenance"].items() if name != "command"}
     settings = run.history.settings if run.history else {}
     return {name: settings[name] for name in ("model", "base", "tasks", "validation") if name in settings}
-
-
-def _flat(document: Any, name: str = "") -> list[tuple[str, str]]:
-    """Leaves of a JSON document with their dotted names; lists without objects in them stay whole."""
-    if isinstance(document, Mapping) and document:
-        return [row for key, value in document.items() for row in _flat(value, f"{name}.{key}".lstrip("."))]
-    if isinstance(document, list) and any(isinstance(entry, Mapping) for entry in document):
-        return [row for index, value in enumerate(document) for row in _flat(value, f"{name}.{index}")]
-    return [(name, document if isinstance(document, str) else json.dumps(document, ensure_ascii=False))]
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON inside a script element: nothing in it can end the element or begin a comment."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Markup(text)
