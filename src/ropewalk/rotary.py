@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropewalk import rotary_formula
 from ropewalk.layers import RotarySite, decoder_layers, rotary_sites, undecorated_forward
 
 Entry = Tensor | tuple[Tensor, ...]
@@ -62,8 +63,8 @@ class LayerwiseRotary(nn.Module):
 
     One ordinary call with the true positions serves every layer whose factor is exactly 1, to the bit, and lets dynamic
     rope types choose their base from the true length; where neither is wanted it is left out. One batched call of the
-    undecorated forward with the positions p / s then serves all DISTINCT other factors. Positions are divided in
-    float64 and rounded to float32 once.
+    undecorated forward with the positions p / s then serves all DISTINCT other factors, or the same formula in fewer
+    operations where `rotary_formula` knows it. Positions are divided in float64 and rounded to float32 once.
 
     The factors are a [F] tensor of the distinct values and a row number for each layer. Factors that differ between
     the rows of a batch would be a [F, B] tensor in the same place; nothing else here would change.
@@ -80,6 +81,7 @@ class LayerwiseRotary(nn.Module):
         parameters = list(inspect.signature(self._plain).parameters)
         self._position_argument = parameters.index("position_ids") - 1
         self._follows_length = not has_fixed_base(base)
+        self._has_formula = not self._follows_length and rotary_formula.agrees(base, self._plain)
         self.set_factors([None] * num_layers)
         self._register_load_state_dict_pre_hook(_add_base_to_keys)  # type: ignore[no-untyped-call]
 
@@ -113,6 +115,11 @@ class LayerwiseRotary(nn.Module):
     def _scaled_entries(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Entry]:
         """Entries of the distinct factors, from one call with positions [..., F * B, T]."""
         position_ids = self.positions(args, kwargs)
+        if self._has_formula and position_ids.dim() == 2 and position_ids.device == self._divisors.device:
+            positions = (position_ids / self._divisors).float()
+            like: Tensor = kwargs["x"] if "x" in kwargs else args[0]
+            cos, sin = rotary_formula.tables(self.base, positions, like.dtype)
+            return list(zip(cos.unbind(0), sin.unbind(0), strict=True))
         positions, batch = self._divide(position_ids)
         tables = self.tables_at(positions, args, kwargs)
         flat = position_ids.dim() == 1
