@@ -27,7 +27,7 @@ Work = Callable[[], Seconds]
 def models(vanilla: Any, factors: ScalingFactors) -> dict[str, Any]:
     """Twins of the model: two as they are, which show what equal models differ by, and those with factors.
 
-    The model itself is no arm: its modules lie closer together in memory than a copy's, which host-bound decoding feels.
+    The model itself is no arm: its modules lie closer together in memory than a copy's, which the host feels.
     """
     found = {name: twin(vanilla) for name in (VANILLA, AGAIN, FACTORS, NAIVE)}
     ropewalk.apply(found[FACTORS], factors)
