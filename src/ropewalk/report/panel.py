@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import altair as alt
 from ropewalk.report.figures import save_png, save_svg
 from ropewalk.report.theme import LIGHT
 
+TITLE_LETTERS = 90  # of a line; a longer one would make the file wider than its figure, or no file at all
 FILE_WIDTH = 620  # of a figure in a file of its own; on the page it is as wide as its box
 
 
@@ -41,7 +43,12 @@ class Panel:
     def save(self, folder: Path, title: str) -> list[Path]:
         """The figure as SVG and PNG in a folder, under a title. Returns their paths."""
         heading = alt.TitleParams(
-            title, subtitle=self.title, anchor="start", fontSize=14, subtitleFontSize=12, offset=10
+            textwrap.wrap(title, TITLE_LETTERS),
+            subtitle=self.title,
+            anchor="start",
+            fontSize=14,
+            subtitleFontSize=12,
+            offset=10,
         )
         chart = self.chart.properties(width=FILE_WIDTH, height=self.height, title=heading, padding=16)
         chart.config = LIGHT
