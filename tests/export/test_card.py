@@ -108,6 +108,20 @@ def test_an_export_of_an_export_keeps_what_is_known(source: Path, searched: Path
     assert not (tmp_path / "three" / "modeling_ropewalk.py").exists()
 
 
+def test_another_base_scheme_is_said(source: Path, tmp_path: Path) -> None:
+    """Also by the export of such an export, which is loaded without --rope."""
+    ScalingFactors([1.1] * 4).save(tmp_path / "factors.json")
+    assert run(command(source, tmp_path / "factors.json", tmp_path / "one", "--rope", "linear:2")) == 0
+    assert run(["export", "--model", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
+    for folder in ("one", "two"):
+        text = card(tmp_path / folder).text
+        assert "base rope scheme is not the original's: linear:2 in place of default; trained to 2048 tokens" in text
+        assert "this folder has another base rope scheme" in text
+        assert "gives the original outputs back" not in text
+    assert run(command(source, tmp_path / "factors.json", tmp_path / "plain")) == 0
+    assert "base rope scheme" not in card(tmp_path / "plain").text
+
+
 def test_a_result_of_other_factors_is_not_taken(source: Path, searched: Path, tmp_path: Path) -> None:
     factors = ScalingFactors.load(searched / "factors.json")
     assert len(known_test(factors, searched / "factors.json")) == 1

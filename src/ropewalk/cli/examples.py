@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "eval": (
         "ropewalk eval --model Qwen/Qwen2.5-0.5B --factors runs/kv/factors.json",
         "ropewalk eval --model mended/model --keys 75 --json -",
+        "ropewalk eval --model Qwen/Qwen2.5-0.5B --against ms-poe,uniform:1.1",
     ),
     "lm-eval": (
         "ropewalk lm-eval --model mended/model --tasks arc_easy,hellaswag --limit 200",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -222,13 +222,16 @@ class ModelOptions:
         *,
         search_by: Measure | None = None,
         candidates: int = 1,
+        own_loop: bool = True,
+        asked: Callable[[Example], Example] = lambda example: example,
     ) -> Evaluator:
         """The loaded model with the task's examples of a split.
 
         search_by: what candidates are chosen by. Likelihoods need no generated answers, so a search by them makes none.
-        candidates: how many will be scored.
+        candidates: how many will be scored. own_loop: see `Evaluator`. asked: the example as a method asks it.
         """
-        return self._evaluator(model, tokenizer, task, task.examples(split), search_by, candidates)
+        examples = [asked(example) for example in task.examples(split)]
+        return self._evaluator(model, tokenizer, task, examples, search_by, candidates, own_loop)
 
     def short_evaluator(self, model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator | None:
         """The same on the first records of the task's short form; None if it has no such, or too few records."""
@@ -248,6 +251,7 @@ class ModelOptions:
         examples: Sequence[Example],
         search_by: Measure | None = None,
         candidates: int = 1,
+        own_loop: bool = True,
     ) -> Evaluator:
         from ropewalk.evaluate import Evaluator
 
@@ -261,6 +265,7 @@ class ModelOptions:
             chat_template_kwargs=self.template_kwargs(),
             overflow=self.overflow,
             generate=generate and search_by != "likelihood",
+            own_loop=own_loop,
             candidates=candidates,
         )
 

@@ -13,6 +13,7 @@ def profile(
     """Show how bad the middle is: accuracy by the position of the evidence."""
     from ropewalk.cli import console, tables
     from ropewalk.findings import findings
+    from ropewalk.identity import base_scheme
     from ropewalk.patch import factors_of
     from ropewalk.provenance import provenance
 
@@ -30,6 +31,8 @@ def profile(
         "engine": evaluator.engine,
         "positions": list(made.positions),
         **{name: result.summary() for name, result in results.items()},
+        "rope": model.rope,
+        "base": base_scheme(loaded),
         "provenance": provenance(loaded),
     }
     summary["warnings"] = findings({"vanilla": summary["vanilla"]})

@@ -39,7 +39,7 @@ def overview(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
     """One row an arm: the metric by position as a sparkline, its average with the 95 % interval, the likelihood."""
     some, positions = summary[next(iter(arms))], summary["positions"]
     span = f"@{positions[0]}" if len(positions) == 1 else f"@{positions[0]} to @{positions[-1]}"
-    table = _plain("average over positions", span, f"{metric_words(some['metric'])}, %", _likelihood_words(some))
+    table = plain("average over positions", span, f"{metric_words(some['metric'])}, %", _likelihood_words(some))
     for arm, label in arms.items():
         block = summary[arm]
         average = _percent(block["average"], block["average_interval"], 1)
@@ -50,7 +50,7 @@ def overview(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
 def position_figures(summary: Mapping[str, Any], arm: str) -> Table:
     """Of a single arm the metric with its 95 % interval and the likelihood, by gold position."""
     block = summary[arm]
-    table = _plain("position", f"{metric_words(block['metric'])}, %", _likelihood_words(block))
+    table = plain("position", f"{metric_words(block['metric'])}, %", _likelihood_words(block))
     for row, position in enumerate(summary["positions"]):
         score = _percent(block["accuracy"][row], block["interval"][row], 0)
         table.add_row(f"@{position}", score, _nll(block, row, True))
@@ -93,7 +93,7 @@ def group_table(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Table:
             block = summary[arm]["by_group"][group]
             interval = block["average_interval"] if in_full else None
             cells.append(_average_nll(block, in_full) if is_text else _percent(block["average"], interval, 1))
-        table.add_row(Text(_shortened(group, NAME_WIDTH if in_full else NARROW)), *cells)
+        table.add_row(Text(shortened(group, NAME_WIDTH if in_full else NARROW)), *cells)
     return table
 
 
@@ -102,7 +102,7 @@ def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
 
     Keys are labels.
     """
-    table = _plain("gain (paired)", "difference", "95 % interval", "p")
+    table = plain("gain (paired)", "difference", "95 % interval", "p")
     for number, (label, comparison) in enumerate(comparisons.items()):
         table.add_row(f"[italic]{label}[/italic]")
         averages = (
@@ -128,7 +128,7 @@ def gain_table(comparisons: Mapping[str, Mapping[str, Any]]) -> Table:
 def position_table(comparison: Mapping[str, Any]) -> Table:
     """The paired tests at each position, Holm-corrected: exact McNemar on verdicts, exchange test on the others."""
     name = f"{metric_words(comparison['metric'])}, points"
-    table = _plain("position", name, "p (Holm)", "log-likelihood", "p (Holm)")
+    table = plain("position", name, "p (Holm)", "log-likelihood", "p (Holm)")
     likelihood_p = comparison["log_likelihood_p_holm"]
     for column, position in enumerate(comparison["positions"]):
         likelihood = comparison["log_likelihood"][column]["difference"]
@@ -199,10 +199,10 @@ def _in_full(arms: Mapping[str, str]) -> Sequence[str]:
 
 def _by(what: str, arms: Mapping[str, str]) -> Table:
     """A table whose columns are arms."""
-    return _plain(what, *arms.values(), widths=(12, 16 if len(arms) <= FEW else 8))
+    return plain(what, *arms.values(), widths=(12, 16 if len(arms) <= FEW else 8))
 
 
-def _plain(*names: str, widths: tuple[int, int] = (22, 16)) -> Table:
+def plain(*names: str, widths: tuple[int, int] = (22, 16)) -> Table:
     """A table with these headings. widths: of the first heading and of the others, beyond which they take two lines."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for number, name in enumerate(names):
@@ -220,7 +220,7 @@ def _two_lines(name: str, width: int) -> str:
     return f"{name[:middle]}\n{name[middle + 1 :]}"
 
 
-def _shortened(name: str, width: int) -> str:
+def shortened(name: str, width: int) -> str:
     """A name within the width of its column; the end of a file's name tells more than its folder."""
     return name if len(name) <= width else f"…{name[1 - width :]}"
 

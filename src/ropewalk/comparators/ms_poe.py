@@ -22,7 +22,7 @@ class Options:
 
     min_ratio: float = option(1.2, "Ratio of the head that is most aware of position.")
     max_ratio: float = option(1.8, "Ratio of the head that is least aware of it.")
-    threshold: float = option(3.0, "A key counts above so many times the average attention (released code: 4).")
+    threshold: float = option(3.0, "A key counts above so many times the average attention (released code: 3 too).")
     order: Literal["ranks", "released"] = option(
         "ranks", "ranks; or released: the released code's order, which takes a permutation for its inverse."
     )
@@ -37,8 +37,10 @@ class MsPoe(Comparator):
     prompt's last token is above `threshold` times the average key's. Each layer and each row of a batch ranks its own
     heads when the prompt is read, and keeps the order for the sequence, with its KV cache. (Without a cache every step
     is a prompt of its own. To force answers with the prompt's order, read the prompt first and go on with its cache.)
-    The released code orders heads by argsort(−score), and gives head h the ratio number order[h]: the inverse of the
-    ranks. It also spaces ratios by H in place of H − 1, which is not followed here.
+    The released code (VITA-Group/Ms-PoE at a46c3d1, `_calculate_outlier` and `_set_cos_sin_cache` of
+    utils/modify_arch/llama.py) scores heads by queries and keys before rotation, orders them by argsort(−score), and
+    gives head h the ratio number order[h]: the inverse of the ranks. It also spaces ratios by H in place of H − 1, so
+    that none reaches r_max, which is not followed here. Its scripts change layers 2 to 31 of 32, as `first_layer` does.
     Source: arXiv 2403.04797, section 3, and its released code. GQA: each query head rotates the shared key by its
     own ratio, where the released code takes the first head's of a group. Cost: one forward pass; a row of attention
     more a layer at the prompt; keys, cached unrotated, are rotated for each query head again at every step, so time and

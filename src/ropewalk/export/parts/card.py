@@ -29,11 +29,13 @@ def model_card(
     base_model: str | None,
     source_card: Path | None,
     gguf_sha256: str | None = None,
+    scheme: str | None = None,
 ) -> str:
     """The card of an export, as Markdown with YAML front matter.
 
     factors: with the model that they are for. base_model: the original's hub id. source_card: the original's card.
-    gguf_sha256: digest of the GGUF file that the weights were read from.
+    gguf_sha256: digest of the GGUF file that the weights were read from. scheme: the base rope scheme that the export
+    has in place of the original's, in words; None: it has the original's.
     """
     name = base_model or str(factors.model["name"])
     parts = [
@@ -41,6 +43,7 @@ def model_card(
         f"# {name} with a rotary scaling factor for every layer",
         f"The weights are those of {_link(base_model, name)}{_as_read(gguf_sha256)}. In each layer the rotary position "
         "is divided by a factor of the layer's own, `rope_layer_factors` in `config.json`. Nothing was trained.",
+        *_scheme(scheme),
         *_use(kind),
         *_test(test),
         "## Factors",
@@ -48,7 +51,7 @@ def model_card(
         "\n".join(_factor_table(factors)),
         "## Where they come from",
         "\n".join(_origin(factors)),
-        *_undo(kind, base_model),
+        *_undo(kind, base_model, scheme),
         *_licence(source_card, name),
     ]
     return "\n\n".join(parts) + "\n"
@@ -84,6 +87,14 @@ def _as_read(gguf_sha256: str | None) -> str:
     if gguf_sha256 is None:
         return ", to the bit"
     return f" as a GGUF file held them (SHA-256 `{gguf_sha256}`), dequantised"
+
+
+def _scheme(scheme: str | None) -> Iterator[str]:
+    if scheme is not None:
+        yield (
+            f"**The base rope scheme is not the original's: {scheme}.** It stands in `config.json`, so nothing has to "
+            "be said to load it; the factors multiply it."
+        )
 
 
 def _use(kind: Kind) -> Iterator[str]:
@@ -192,9 +203,16 @@ def _text(value: Any) -> str:
     return "" if is_nothing else f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 
-def _undo(kind: Kind, base_model: str | None) -> Iterator[str]:
+def _undo(kind: Kind, base_model: str | None, scheme: str | None) -> Iterator[str]:
     yield "## Undo"
     original = f"load {base_model}" if base_model else "load the original"
+    if scheme is not None:
+        yield (
+            f"To get the model as trained, {original}: this folder has another base rope scheme. `load_pretrained(…, "
+            "apply_factors=False)` gives that scheme without the factors, and so does `ropewalk.remove(model)` in a "
+            "running program."
+        )
+        return
     plain = ", or this one without `trust_remote_code`" if kind == "remote-code" else ""
     yield (
         f"To get the model as trained, {original}{plain}, or say `load_pretrained(…, apply_factors=False)`. In a "

@@ -11,7 +11,7 @@ from typing import Any
 from ropewalk.errors import UnsupportedModelError
 from ropewalk.export.base import ExportPlan, Subject
 from ropewalk.export.parts.card import Kind, model_card
-from ropewalk.export.parts.manifest import FACTORS
+from ropewalk.export.parts.manifest import FACTORS, read_manifest
 from ropewalk.export.parts.picture import draw_pictures, picture_names
 from ropewalk.export.parts.source import (
     BASE_README,
@@ -64,13 +64,20 @@ def plan_model_folder(
     factors = bound_factors(subject)
     source, base_model = source_folder(subject.model), subject.base_model or hub_id(subject.model)
     small, pictures, gguf_sha256 = small_files(source), picture_names(subject.test), gguf_digest(source)
+    scheme = getattr(subject.model, ROPE_OVERRIDE, None) or (read_manifest(source) or {}).get("scheme")
     name = base_model or str(factors.model["name"])
     source_card = small.get(BASE_README)
 
     def draw(folder: Path) -> None:
         draw_pictures(folder, factors, subject.test, name.rpartition("/")[2])
         card = model_card(
-            kind, factors, subject.test, base_model=base_model, source_card=source_card, gguf_sha256=gguf_sha256
+            kind,
+            factors,
+            subject.test,
+            base_model=base_model,
+            source_card=source_card,
+            gguf_sha256=gguf_sha256,
+            scheme=scheme,
         )
         (folder / README).write_text(card, encoding="utf-8")
 
@@ -87,6 +94,7 @@ def plan_model_folder(
         facts={
             "base_model": base_model,
             "gguf_sha256": gguf_sha256,
+            "scheme": scheme,
             "model": factors.model,
             "factors": factors.digest,
         },
