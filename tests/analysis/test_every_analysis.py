@@ -1,7 +1,7 @@
 """What every analysis promises; a new file in `ropewalk.analysis` is tested here as it is, on a tiny model.
 
-It gets the task kv at three positions, two records of three keys, and factors of four layers. One that takes files gets
-the figures of two profiles, one that needs more gets it from `GIVEN`.
+It gets the task kv at three positions, four records of three keys, and factors of four layers. One that takes files
+gets the figures of two profiles, one that needs more gets it from `GIVEN`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ropewalk.errors import DataError, RopewalkError
 from ropewalk.factors import ScalingFactors
 
 FACTORS = {"control_points": [[0.0, 0.9], [0.4, 1.1], [0.7, 1.0], [1.0, 0.95]]}
-TASK = ["--no-chat-template", "--keys", "3", "--positions", "3", "--limit", "2"]
+TASK = ["--no-chat-template", "--keys", "3", "--positions", "3", "--limit", "4"]
 GIVEN: dict[str, list[str]] = {}  # further arguments that an analysis needs to be quick
 
 every_analysis = pytest.mark.parametrize("name", analysis_names())

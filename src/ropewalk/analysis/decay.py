@@ -1,0 +1,266 @@
+"""How fast attention scores fall with the distance, layer by layer, and whether less of that is what helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropewalk.analysis.base import Analysis, Json, Subject
+from ropewalk.analysis.parts.contributions import contributions
+from ropewalk.analysis.parts.effects import cells, difference, effect, size
+from ropewalk.analysis.parts.points import point
+from ropewalk.analysis.parts.ranks import correlation, in_words
+from ropewalk.analysis.parts.readings import Readings, read_arms
+from ropewalk.comparison import ALPHA
+from ropewalk.errors import DataError
+from ropewalk.stats import cluster_bootstrap
+
+if TYPE_CHECKING:
+    from ropewalk.report.panel import Panel
+
+Array = NDArray[np.float64]
+ARMS = ("vanilla", "factors")
+KINDS = ("measured", "theory")
+UNIT = "logits a doubling"
+
+
+@dataclass(frozen=True)
+class Options:
+    """None: the prompts and the factors say all."""
+
+
+class Decay(Analysis):
+    """The paper's hypothesis (arXiv 2503.04355): q·k decays with distance, and factors above 1 slow that down.
+
+    Decay: the slope of the mean score q·k / sqrt(D) over the logarithm of the distance, in logits lost a doubling, from
+    all pairs of tokens of real prompts but the first key; distances in half octaves of equal weight. In theory: the
+    same slope of RoFormer's bound (arXiv 2104.09864, section 3.4.3), a share of that at distance 0, from the tables
+    that the layer gets. If less decay is what helps, the layers whose decay the factors lower should carry the gain:
+    tested is the rank correlation over layers of the lowered decay with the layer's part in the gain, which is what U
+    of the log-likelihood loses when that layer alone is put back to factor 1.
+    """
+
+    name: ClassVar[str] = "decay"
+    question: ClassVar[str] = (
+        "Does attention decay with distance, and does less decay predict a layer's part in the gain?"
+    )
+    example: ClassVar[str] = "ropewalk analyze decay --model demo --factors runs/demo --keys 10"
+    OPTIONS: ClassVar[type] = Options
+
+    def records(self, subject: Subject) -> Json:
+        """Curves and decay by layer, before and after; each layer's part in the gain; their rank correlations."""
+        given = subject.one_set
+        starts, found = read_arms(subject, {"vanilla": None, "factors": given})
+        if len(starts) < 3:
+            raise DataError(f"prompts of {starts[-1]} tokens at most show no decay; expected at least 4 tokens")
+        parts = contributions(subject, given)
+        decay = {arm: -slope(found[arm].scores, starts) for arm in ARMS}
+        theory = {arm: -slope(found[arm].bound, starts) for arm in ARMS}
+        lowered = {
+            "measured": decay["vanilla"] - decay["factors"],
+            "theory": np.broadcast_to(theory["vanilla"] - theory["factors"], parts.values.shape),
+        }
+        layers: list[Json] = [
+            {
+                "layer": layer,
+                "factor": given[layer],
+                "measured": {arm: _mean(decay[arm][:, row]) for arm in ARMS},
+                "lowered": difference(lowered["measured"][:, row]),
+                "theory": {arm: float(theory[arm][row]) for arm in ARMS},
+                "part": parts.effects[row],
+            }
+            for row, layer in enumerate(subject.rotary_layers)
+        ]
+        return {
+            "positions": list(parts.vanilla.positions),
+            "records": len(parts.vanilla.records),
+            "num_layers": subject.num_layers,
+            "gain": effect(parts.vanilla, parts.whole),
+            "distances": starts,
+            "layers": layers,
+            "curves": {arm: _curves(found[arm]) for arm in ARMS},
+            "decay": {arm: _mean(decay[arm].mean(axis=1)) for arm in ARMS},
+            "lowered": difference(lowered["measured"].mean(axis=1)),
+            "falls": int(sum(row["measured"]["vanilla"]["low"] > 0 for row in layers)),
+            "predicts": {kind: correlation(lowered[kind], parts.values) for kind in KINDS},
+        }
+
+    def answer(self, records: Json) -> str:
+        """One sentence that answers the question, with an interval."""
+        row = records["predicts"]["measured"]
+        verdict = "can't be tested" if row["p"] is None else "predicts" if row["p"] < ALPHA and row["rho"] > 0 else ""
+        verdict = verdict or "is not found to predict"
+        mean = records["decay"]["vanilla"]
+        return (
+            f"Without factors scores fall by {mean['estimate']:.3g} {UNIT} of the distance on average over layers "
+            f"(95 % interval {mean['low']:.3g} to {mean['high']:.3g}), and how much the factors lower that in a layer "
+            f"{verdict} the layer's part in the gain: {in_words(row)}."
+        )
+
+    def remarks(self, records: Json) -> list[str]:
+        """In how many layers scores fall, what the factors change on average, and what theory predicts."""
+        total = len(records["layers"])
+        return [
+            f"Scores fall with the distance in {records['falls']} of {total} layers outside the noise; the factors "
+            f"lower the decay by {size(records['lowered'], unit=UNIT)} on average over layers.",
+            "The decay that is lowered in theory, that of RoFormer's bound, and the layer's part in the gain: "
+            f"{in_words(records['predicts']['theory'])}.",
+            f"The gain to be predicted: U of the log-likelihood changes by {size(records['gain']['likelihood'])}, on "
+            f"{records['records']} records.",
+        ]
+
+    def panels(self, records: Json) -> list[Panel]:
+        """Decay by layer as measured and in theory, the scores by distance, and each layer's part in the gain."""
+        return [
+            _by_layer_panel(records),
+            _theory_panel(records),
+            _curve_panel(records),
+            *(_prediction_panel(records, kind) for kind in KINDS),
+        ]
+
+
+def slope(curves: Array, starts: list[int]) -> Array:
+    """Least-squares slope over log2 of the distance, [...], of curves [..., distances]; NaN entries don't count."""
+    x = np.log2(np.asarray(starts, dtype=np.float64))
+    there = np.isfinite(curves)
+    count = there.sum(axis=-1)
+    y = np.where(there, curves, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x_gap = there * (x - ((there * x).sum(axis=-1) / count)[..., None])
+        return np.asarray((x_gap * y).sum(axis=-1) / (x_gap * x_gap).sum(axis=-1))
+
+
+def _mean(values: Array) -> Json:
+    found = cluster_bootstrap(values[:, None], lambda means: means[..., 0])
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def _curves(read: Readings) -> Json:
+    """By layer: mean score above that of the nearest distance, null where there is no pair; and the bound."""
+    scores = read.scores.mean(axis=0)
+    above = scores - scores[:, :1]
+    measured = [[float(value) if np.isfinite(value) else None for value in row] for row in above]
+    return {"measured": measured, "theory": read.bound.tolist()}
+
+
+def _by_layer_panel(records: Json) -> Panel:
+    from ropewalk.report.intervals import interval_layers, layer_axis
+    from ropewalk.report.panel import Panel
+
+    rows: list[dict[str, Any]] = [
+        {"arm": arm, "x": row["layer"], "y": found["estimate"], "low": found["low"], "high": found["high"]}
+        for row in records["layers"]
+        for arm in ARMS
+        for found in [row["measured"][arm]]
+    ]
+    return Panel(
+        key="decay-measured",
+        title="Decay by layer, measured from q·k",
+        note="Logits that the mean score loses as the distance doubles, with 95 % intervals; below 0 it grows.",
+        label="Points with intervals: the decay of attention scores by layer, without and with factors.",
+        chart=interval_layers(rows, layer_axis(records["num_layers"] - 1), UNIT, ARMS, form=".3~g", aside=False),
+        columns=("layer", "factor", "vanilla", "factors", "lowered by", "interval", "part in the gain"),
+        rows=[
+            [
+                row["layer"],
+                f"{row['factor']:.3f}",
+                *(f"{row['measured'][arm]['estimate']:.4f}" for arm in ARMS),
+                *cells(row["lowered"])[:2],
+                cells(row["part"]["likelihood"])[0],
+            ]
+            for row in records["layers"]
+        ],
+    )
+
+
+def _theory_panel(records: Json) -> Panel:
+    from ropewalk.report.intervals import interval_layers, layer_axis
+    from ropewalk.report.panel import Panel
+
+    rows: list[dict[str, Any]] = [
+        {"arm": arm, "x": row["layer"], "y": row["theory"][arm], "low": row["theory"][arm], "high": row["theory"][arm]}
+        for row in records["layers"]
+        for arm in ARMS
+    ]
+    return Panel(
+        key="decay-theory",
+        title="Decay by layer in theory, from the frequencies",
+        note="What RoFormer's bound loses as the distance doubles, as a share of the bound at distance 0.",
+        label="Points: the decay of RoFormer's bound by layer, without and with factors.",
+        chart=interval_layers(
+            rows, layer_axis(records["num_layers"] - 1), "share a doubling", ARMS, form=".3~g", aside=False
+        ),
+        columns=("layer", "factor", "vanilla", "factors"),
+        rows=[
+            [row["layer"], f"{row['factor']:.3f}", *(f"{row['theory'][arm]:.4f}" for arm in ARMS)]
+            for row in records["layers"]
+        ],
+    )
+
+
+def _curve_panel(records: Json) -> Panel:
+    from ropewalk.report.intervals import heat_layers, named_axis
+    from ropewalk.report.panel import Panel
+
+    layers, starts = [row["layer"] for row in records["layers"]], [str(start) for start in records["distances"]]
+    before, after = (records["curves"][arm]["measured"] for arm in ARMS)
+    rows: list[dict[str, Any]] = [
+        {"x": start, "y": str(layer), "value": b - a}
+        for layer, old, new in zip(layers, before, after, strict=True)
+        for start, a, b in zip(starts, old, new, strict=True)
+        if a is not None and b is not None
+    ]
+    return Panel(
+        key="decay-curves",
+        title="Scores by distance: what the factors change",
+        note="Mean score above that at distance 1, with factors minus without, in half octaves of distance: blue where "
+        "far tokens gain. In the table both curves.",
+        label="Heat map of the change of the mean score by layer and distance in tokens.",
+        chart=heat_layers(
+            rows, named_axis(starts, "distance, from … tokens"), "layer", [str(layer) for layer in layers]
+        ),
+        height=max(160, 13 * len(layers)),
+        columns=("layer", "arm", *starts),
+        rows=[
+            [layer, arm, *("–" if value is None else f"{value:.3f}" for value in values)]
+            for layer, *both in zip(layers, before, after, strict=True)
+            for arm, values in zip(ARMS, both, strict=True)
+        ],
+    )
+
+
+def _prediction_panel(records: Json, kind: str) -> Panel:
+    import altair as alt
+
+    from ropewalk.report.intervals import interval_layers
+    from ropewalk.report.panel import Panel
+
+    def lowered(row: Json) -> float:
+        if kind == "measured":
+            return float(row["lowered"]["difference"])
+        return float(row["theory"]["vanilla"] - row["theory"]["factors"])
+
+    rows = [one for row in records["layers"] for one in point("a layer", lowered(row), row["part"]["likelihood"])]
+    x = alt.X(
+        "x:Q",
+        title=f"decay that the factors take away, {'measured' if kind == 'measured' else 'in theory'}",
+        axis=alt.Axis(format="+.2~g", grid=False),
+        scale=alt.Scale(zero=False, padding=12),
+    )
+    return Panel(
+        key=f"decay-{kind}-prediction",
+        title=f"Does less decay predict the gain? {'As measured' if kind == 'measured' else 'In theory'}",
+        note=f"A point a layer, with 95 % intervals: {in_words(records['predicts'][kind])}.",
+        label="Points with intervals: each layer's part in the gain by the decay that the factors take away.",
+        chart=interval_layers(rows, x, "part in the gain, nats a token", ["", "a layer"]),
+        columns=("layer", "decay taken away", "part in the gain", "interval"),
+        rows=[
+            [row["layer"], f"{lowered(row):+.4f}", *cells(row["part"]["likelihood"])[:2]] for row in records["layers"]
+        ],
+    )
+
+
+ANALYSIS = Decay
