@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ropewalk.report.panel import Panel
 
 SCHEMA = "ropewalk.analysis/1"
-TOGETHER = 8  # arms that are scored together, and kept when they are done: they share the layers in which they agree
+TOGETHER = 4  # arms that are scored together, for they share layers, and kept when they are done: a kill loses these
 
 Json = dict[str, Any]
 Arms = Mapping[str, ScalingFactors | None]  # by name; None is the model without factors
@@ -150,14 +150,16 @@ class Analysis(ABC):
 
     A module in `ropewalk.analysis` names its class `ANALYSIS`; the registry finds it by file name. name: the module's,
     with hyphens. question: a line, as lists show it. example: a command that asks it. form: what the command takes: a
-    model with one task, a model with several tasks, or files of results and no model. OPTIONS: a frozen dataclass, each
-    field made by `ropewalk.options.option`. Loads no torch before `records` is called.
+    model with one task, a model with several tasks, or files of results and no model. own_loop: False for one that
+    changes what the engine's layer loop would not see: its evaluators use `model.forward`. OPTIONS: a frozen dataclass,
+    each field made by `ropewalk.options.option`. Loads no torch before `records` is called.
     """
 
     name: ClassVar[str]
     question: ClassVar[str]
     example: ClassVar[str]
     form: ClassVar[Literal["task", "tasks", "files"]] = "task"
+    own_loop: ClassVar[bool] = True
     OPTIONS: ClassVar[type]
 
     def __init__(self, **options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ropewalk.analysis.base import Analysis, Json, Subject
-from ropewalk.analysis.parts.effects import cells, direction, effect, size, with_holm
+from ropewalk.analysis.parts.effects import cells, direction, effect, size, too_few, with_holm
 from ropewalk.analysis.parts.given import numbers
 from ropewalk.factors import ScalingFactors
 from ropewalk.options import option
@@ -116,7 +116,8 @@ class LayersAnalysis(Analysis):
 
     def remarks(self, records: Json) -> list[str]:
         """Of given factors: which part carries them, and which layer."""
-        said = [_strongest(records)] if records["claim"] is not None else []
+        said = too_few(records["records"], max(map(len, records["arms"].values())))
+        said += [_strongest(records)] if records["claim"] is not None else []
         if records["factors"] is None:
             return said
         arms = records["arms"][FOUND]

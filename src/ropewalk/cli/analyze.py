@@ -76,7 +76,7 @@ def _with_task(kind: type[Analysis]) -> Command:
         output: Output | None = None,
     ) -> dict[str, Any]:
         choice = task or TaskChoice()
-        return _analyse(kind, own, out, lambda: _subject(model, {choice.task: choice}, factors, split))
+        return _analyse(kind, own, out, lambda: subject_of(kind, model, {choice.task: choice}, factors, split))
 
     return command
 
@@ -93,7 +93,7 @@ def _with_tasks(kind: type[Analysis]) -> Command:
         output: Output | None = None,
     ) -> dict[str, Any]:
         choices = {mixed.name: mixed.choice for mixed in (task or TaskMix()).tasks()}
-        return _analyse(kind, own, out, lambda: _subject(model, choices, factors, split))
+        return _analyse(kind, own, out, lambda: subject_of(kind, model, choices, factors, split))
 
     return command
 
@@ -129,7 +129,9 @@ def _analyse(kind: type[Analysis], own: Any, out: Path | None, subject: Callable
     return document
 
 
-def _subject(model: ModelOptions, choices: dict[str, TaskChoice], factors: Sequence[Path], split: Any) -> Subject:
+def subject_of(
+    kind: type[Analysis], model: ModelOptions, choices: dict[str, TaskChoice], factors: Sequence[Path], split: Any
+) -> Subject:
     """The loaded model without its factors, and the tasks. The factors: those given, else those that it carried."""
     from ropewalk.patch import factors_of, remove
 
@@ -139,7 +141,14 @@ def _subject(model: ModelOptions, choices: dict[str, TaskChoice], factors: Seque
     carried = factors_of(loaded)
     remove(loaded)
     evaluators = {
-        name: model.evaluator(loaded, tokenizer, task, split, search_by=None if model.generate else "likelihood")
+        name: model.evaluator(
+            loaded,
+            tokenizer,
+            task,
+            split,
+            search_by=None if model.generate else "likelihood",
+            own_loop=kind.own_loop,
+        )
         for name, task in made.items()
     }
     for name, evaluator in evaluators.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,18 @@ def with_holm(arms: Mapping[str, Json]) -> dict[str, Json]:
         for row, p in zip(rows, stats.holm([row["p"] for row in rows]) if rows else [], strict=True):
             row["p_holm"] = float(p)
     return {arm: {**found, **corrected[arm]} for arm, found in arms.items()}
+
+
+def too_few(records: int, tests: int) -> list[str]:
+    """A warning where not even records that all agree could be told from noise: 2^(1 - records) is the smallest p."""
+    smallest = min(1.0, tests * 2.0 ** (1 - records))
+    if smallest < ALPHA:
+        return []
+    needed = math.floor(1 + math.log2(tests / ALPHA)) + 1
+    return [
+        f"Warning: with {records} records and {tests} comparisons no p-value can be below {smallest:.2g}, so nothing "
+        f"can be outside the noise: give at least {needed} records (--limit)."
+    ]
 
 
 def size(row: Json, scale: float = 1.0, unit: str = "nats a token") -> str:

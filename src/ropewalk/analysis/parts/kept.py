@@ -19,26 +19,26 @@ class Kept:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._memory: dict[str, Any] = {}
 
     def find(self, key: Mapping[str, Any]) -> Any:
         """What was kept under that key, or None."""
         name = _name(key)
-        if self._folder is None:
+        if self.folder is None:
             return self._memory.get(name)
         try:
-            document = files.read_json(self._folder / f"{name}.json")
+            document = files.read_json(self.folder / f"{name}.json")
             return document["value"] if document["key"] == _plain(key) else None
         except (DataError, KeyError, TypeError):
             return None
 
     def keep(self, key: Mapping[str, Any], value: Any) -> None:
         """Keep what was computed, from now on also for other processes. Raises `DataError` if it can't be written."""
-        if self._folder is None:
+        if self.folder is None:
             self._memory[_name(key)] = value
         else:
-            files.write_json(self._folder / f"{_name(key)}.json", {"key": _plain(key), "value": value})
+            files.write_json(self.folder / f"{_name(key)}.json", {"key": _plain(key), "value": value})
 
     def get(self, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """What was kept under that key, or what `compute` gives, which is kept then."""
