@@ -28,6 +28,8 @@ def task_files(folder: Path) -> None:
     (folder / "mine.jsonl").write_text(line)
     (template,) = re.findall(r"```text\n(.*?)```", section("jsonl"), re.DOTALL)
     (folder / "prompt.txt").write_text(template)
+    (line,) = re.findall(r"```json\n(.*?)\n```", section("choice"))
+    (folder / "choices.jsonl").write_text(line)
     (line,) = re.findall(r"```json\n(.*?)\n```", section("kv"))
     (folder / "records.jsonl").write_text(line)
     (folder / "books").mkdir()

@@ -19,6 +19,11 @@ def task_options(name: str, folder: Path, **more: Any) -> TaskOptions:
     return TaskOptions(**options)
 
 
+def _choice(folder: Path) -> dict[str, Any]:
+    (folder / "text.txt").write_text("".join(generated_sentences("choice", 400)))
+    return {"data": folder / "text.txt", "limit": 4, "options": {"passage": 12, "continuation": 6}}
+
+
 def _kv(folder: Path) -> dict[str, Any]:
     return {"keys": 6, "positions": 3, "limit": 4}
 
@@ -70,6 +75,7 @@ def _lines(path: Path, lines: list[dict[str, Any]]) -> str:
 
 
 SMALL: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "choice": _choice,
     "jsonl": _jsonl,
     "kv": _kv,
     "mdqa": _mdqa,

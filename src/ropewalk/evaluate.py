@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -187,10 +188,11 @@ class Evaluator:
 
     def _result(self, scores: Sequence[AnswerScore], texts: Sequence[str] | None) -> TaskResult:
         metric = self.task.metric
+        pick = _choice if metric.by_choice else _likeliest
         best: list[AnswerScore] = []
         start = 0
         for aliases in self._prompts:
-            best.append(_likeliest(scores[start : start + len(aliases)]))
+            best.append(pick(scores[start : start + len(aliases)]))
             start += len(aliases)
         if texts is not None and metric.score is not None:
             values = [metric.score(text, example.answers) for text, example in zip(texts, self.examples, strict=True)]
@@ -257,6 +259,19 @@ def evaluate(
 def _likeliest(aliases: Sequence[AnswerScore]) -> AnswerScore:
     """The alias that the model finds likeliest as a whole; one that is not a number is never hidden by another."""
     return max(aliases, key=lambda score: (np.isnan(score.log_likelihood), score.log_likelihood * score.tokens))
+
+
+def _choice(choices: Sequence[AnswerScore]) -> AnswerScore:
+    """The right choice, which is the first: its verdict is whether it is the likeliest a token, its margin by how much.
+
+    A choice that is not a number makes it fail: it can't be compared.
+    """
+    right, *others = choices
+    best = max((score.log_likelihood for score in others), default=-np.inf)
+    margin = right.log_likelihood - best
+    if any(np.isnan(score.log_likelihood) for score in choices):
+        return replace(right, verdict=False, log_likelihood=np.nan, margin=np.nan)
+    return replace(right, verdict=bool(margin > 0), margin=abs(margin))
 
 
 def _tokens(record: Sequence[Sequence[RenderedPrompt]]) -> int:

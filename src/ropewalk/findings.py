@@ -1,8 +1,8 @@
 """What a reader of figures must not miss: warnings that have a name, as JSON {name, message}.
 
 "lost in the tail": the middle gains and the last position loses, as under uniform scaling (arXiv 2503.04355).
-"short-context regression": factors that help in a long context cost in a short one. "no U to mend": the model as it
-is does not lose the middle on this task, so factors can't mend that.
+"short-context regression": factors that help in a long context cost in a short one, or in short texts.
+"no U to mend": the model as it is does not lose the middle on this task, so factors can't mend that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.comparison import ALPHA
+from ropewalk.comparison import ALPHA, metric_words
 from ropewalk.results import PERPLEXITY_METRIC
+from ropewalk.verdict import perplexity_change
 
 Finding = dict[str, str]
+
+MAX_PERPLEXITY_RISE = 1.0  # per cent
 
 
 def findings(summary: Mapping[str, Any], arm: str = "factors") -> list[Finding]:
@@ -88,6 +91,36 @@ def short_context_regression(gain: Mapping[str, Any]) -> Finding | None:
         f"in a short context the factors are significantly below vanilla: {losses}; use them for long prompts only, "
         "or search in a narrower range (--low, --high)",
     )
+
+
+def short_text_regressions(checks: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Of a result's `short_texts`: perplexity significantly up by more than 1 %, significantly fewer right choices.
+
+    Over some thousand tokens the smallest change is significant, hence the limit.
+    """
+    losses = []
+    for check in checks.values():
+        gain = check["gain"]
+        if check["vanilla"]["metric"] == PERPLEXITY_METRIC:
+            rise, p = (
+                perplexity_change(gain["average_log_likelihood"])["difference"],
+                gain["average_log_likelihood"]["p"],
+            )
+            if rise is not None and rise > MAX_PERPLEXITY_RISE and p < ALPHA:
+                losses.append(f"perplexity {rise:+.2g} % (p = {p:.2g})")
+        else:
+            score = gain["average"]
+            losses += filter(
+                None, [_losses([(metric_words(gain["metric"]), score["difference"] * 100, "points", score["p"])])]
+            )
+    if not losses:
+        return []
+    return [
+        _finding(
+            "short-context regression",
+            f"short texts suffer: {' and '.join(losses)}; --max-short-perplexity forbids it in a search",
+        )
+    ]
 
 
 def _losses(rows: list[tuple[str, float, str, float]]) -> str:

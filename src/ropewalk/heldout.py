@@ -64,7 +64,7 @@ def final_test(
         **{name: result.summary(weights) for name, result in results.items()},
         "gain": against_vanilla,
         "factors_over": against_controls,
-        "short": None if short is None else _short_block(short, factors, any_model, on_event),
+        "short": None if short is None else before_and_after(short, factors, any_model, on_event),
         "evaluations": len(results) * len(evaluator.examples) + (0 if short is None else 2 * len(short.examples)),
         "provenance": provenance(evaluator.model),
     }
@@ -81,9 +81,11 @@ def _score_arms(
     }
 
 
-def _short_block(short: Evaluator, factors: ScalingFactors, any_model: bool, on_event: OnEvent) -> dict[str, Any]:
-    """Vanilla and the factors on the short form of the task, as JSON. It has few positions: U's weights are its own."""
-    on_event(Stage("Short", 2 * len(short.examples)))
+def before_and_after(
+    short: Evaluator, factors: ScalingFactors, any_model: bool, on_event: OnEvent, stage: str = "Short"
+) -> dict[str, Any]:
+    """Vanilla and the factors on a task in short contexts, as JSON. It has few positions: U's weights are its own."""
+    on_event(Stage(stage, 2 * len(short.examples)))
     results = _score_arms(short, {"vanilla": None, "factors": factors}, any_model, on_event)
     return {
         "task": short.settings,

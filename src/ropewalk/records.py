@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ropewalk.builtin_text import BUILTIN, builtin_text
 from ropewalk.errors import DataError, PrerequisiteError
 
 HUB = "hf://datasets/"
@@ -36,7 +37,12 @@ def read_text(source: str | Path) -> str:
 
 
 def read_bytes(source: str | Path) -> bytes:
-    """The content of a file, unpacked where its name ends in .gz. Raises `DataError` if it can't be read."""
+    """The content of a file, unpacked where its name ends in .gz, or of the built-in text.
+
+    Raises `DataError` if it can't be read.
+    """
+    if source == BUILTIN:
+        return builtin_text().encode()
     path = local_path(source)
     try:
         content = path.read_bytes()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from ropewalk.comparison import ALPHA
+from ropewalk.comparison import ALPHA, metric_words
 
 Figures = Mapping[str, Any]
 LABELS = {  # of the arms, in the order in which they are shown
@@ -55,6 +56,39 @@ def constraint_sentence(check: Mapping[str, Any]) -> str:
     noise = "too few records to tell" if check["margin"] is None else f"noise {check['margin']:.2g}"
     figures = f"{value} {check['unit']}, limit {check['limit']:g}, {noise}"
     return f"Constraint {check['name']}: {holds} on the test ({figures})."
+
+
+def short_text_sentences(checks: Mapping[str, Figures]) -> Iterator[str]:
+    """What the factors do to short texts, a sentence a check, with intervals. checks: `short_texts` of a result."""
+    for check in checks.values():
+        before, after, gain = check["vanilla"], check["factors"], check["gain"]
+        records = f"{before['records']} {'windows' if 'perplexity' in before else 'questions'}"
+        if "perplexity" not in before:
+            row, what, unit = gain["average"], metric_words(gain["metric"]), "points"
+            values = [f"{100 * arm['average']:.1f} %" for arm in (before, after)]
+            change = {name: None if row[name] is None else 100 * row[name] for name in ("difference", "low", "high")}
+        else:
+            row, what, unit = gain["average_log_likelihood"], "perplexity", "%"
+            values = [_perplexity(arm["average_perplexity"]) for arm in (before, after)]
+            change = perplexity_change(row)
+        if change["difference"] is None:
+            yield f"In short texts: {what} {values[0]}, with the factors not finite ({records})."
+            continue
+        size = f"{change['difference']:+.2g} {unit} [{change['low']:+.2g}, {change['high']:+.2g}], p = {row['p']:.2g}"
+        yield f"In short texts: {what} {values[0]}, with the factors {values[1]} ({size}; {records})."
+
+
+def perplexity_change(log_likelihood: Figures) -> dict[str, float | None]:
+    """By how many per cent perplexity rises: from the difference of mean log-likelihoods, its interval turned round."""
+    ends = {"difference": "difference", "low": "high", "high": "low"}
+    return {
+        name: None if log_likelihood[end] is None else 100 * math.expm1(-log_likelihood[end])
+        for name, end in ends.items()
+    }
+
+
+def _perplexity(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _sign(row: Figures) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 
 from ropewalk import ScalingFactors
 from ropewalk.cli import run
+from ropewalk.haystack import generated_sentences
 from ropewalk.objectives import DEFAULT_WEIGHTS
 
 KV = ["--keys", "2", "--positions", "2"]
@@ -110,7 +112,7 @@ def test_if_nothing_beats_vanilla_the_answer_is_vanilla(tiny_path: Path, tmp_pat
 
 
 def test_a_mix_with_constraints(roomy_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "texts.txt").write_text("It was a bright cold day in April. " * 900)
+    (tmp_path / "texts.txt").write_text("".join(generated_sentences("texts", 4000)))
     tasks = ["--task", "kv:keys=2,share=2", "--task", "needle:lengths=50,60", "--task", "kv:keys=3,limit=2"]
     limits = ["--max-position-loss", "0.5", "--max-short-perplexity", "50", "--short-text", tmp_path / "texts.txt"]
     more = ["--positions", "2", *RECORDS, *GENETIC, "--control-budget", "0", "--objective", "mean", *limits]
@@ -127,7 +129,12 @@ def test_a_mix_with_constraints(roomy_path: Path, tmp_path: Path, capsys: pytest
         "kv": 8, "needle": 8, "kv 2": 4, "short texts": 16
     }  # fmt: skip
     assert all((out / f"curves-{name}.svg").exists() for name in ("kv", "needle", "kv-2"))
-    assert result["evaluations"] == sum(block["evaluations"] for block in result["tasks"].values()) + 2 * 16
+    assert list(result["short_texts"]) == ["perplexity", "choice"]
+    checks = sum(2 * check["vanilla"]["records"] for check in result["short_texts"].values())
+    tests = sum(block["evaluations"] for block in result["tasks"].values())
+    assert result["evaluations"] == tests + 2 * 16 + checks
+    (text,) = {check["task"]["data"][0]["sha256"] for check in [result["short_texts"]["perplexity"]]}
+    assert text == hashlib.sha256((tmp_path / "texts.txt").read_bytes()).hexdigest()
 
 
 # How it continues --------------------------------------------------------------------------------------------------
@@ -190,9 +197,8 @@ def test_dry_run_writes_nothing(tiny_path: Path, tmp_path: Path, capsys: pytest.
         (["--budget", "10"], "give at least"),
         (["--time", "0"], "--time is 0"),
         (["--control-budget", "5"], "does not pay for the control 'uniform'"),
-        (["--max-short-perplexity", "1"], "give --short-text FILE"),
         (["--max-short-perplexity", "1", "--short-text", "/no/text"], "/no/text: no such file"),
-        (["--short-text", "/no/text"], "--max-short-perplexity"),
+        (["--short-text", "/no/text"], "/no/text: no such file"),
         (["--task", "kv:kyes=3"], "did you mean 'keys'"),
         (["--config", "/no/run.toml"], "/no/run.toml: no such file"),
         (["--test-limit", "1", *GENETIC, "--control-budget", "0"], "at least 2"),

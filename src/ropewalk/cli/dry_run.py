@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ropewalk.cli.work import Asked, Work
     from ropewalk.run import Examples
 
+CONSTRAINT = "constraint's texts"
 STAGES = ("search", "validation", "controls", "test")
 Prompts = dict[str, dict[str, int]]  # by task, then by stage
 
@@ -55,7 +56,7 @@ def say(asked: Asked, work: Work, model: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def planned_prompts_of(work: Work) -> Prompts:
-    """Prompts of each stage, at most, for each task and the constraint's short texts."""
+    """Prompts of each stage, at most, for each task, the constraint's texts and the test's check of short texts."""
     searched = _searched(work.plan, work.search)
     found = {arm: _searched(plan, on) for arm, (plan, on) in work.controls.items()}
     arms = 3 + len(work.controls) + len(work.others)
@@ -69,7 +70,13 @@ def planned_prompts_of(work: Work) -> Prompts:
             "controls": sum(counts[number] for counts in found.values()),
             "test": (arms if is_task else 2) * _examples(work.test, number) + (2 * len(short.examples) if short else 0),
         }
+    for name, check in work.short_texts.items():
+        prompts[_check(name)] = dict.fromkeys(STAGES, 0) | {"test": 2 * len(check.examples)}
     return prompts
+
+
+def _check(name: str) -> str:
+    return f"short texts, {name}"
 
 
 def _head(work: Work) -> str:
@@ -109,7 +116,7 @@ def _examples(on: Examples | None, number: int) -> int:
 
 
 def _names(work: Work) -> list[str]:
-    return [*work.names, *(["short texts"] if work.search.short is not None else [])]
+    return [*work.names, *([CONSTRAINT] if work.search.short is not None else [])]
 
 
 def _measure(asked: Asked, work: Work, model: Any, tokenizer: Any) -> dict[str, tuple[Speed, Speed]]:
@@ -124,5 +131,8 @@ def _measure(asked: Asked, work: Work, model: Any, tokenizer: Any) -> dict[str, 
         measured[name] = (fast, speed(test) if test.generated else fast)
     if work.search.short is not None:
         fast = speed(work.search.short.part([0]), together)
-        measured["short texts"] = (fast, fast)
+        measured[CONSTRAINT] = (fast, fast)
+    for name, check in work.short_texts.items():
+        fast = speed(check.part([0]))
+        measured[_check(name)] = (fast, fast)
     return measured

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ropewalk import files
-from ropewalk.cli.options import MODEL, RUN, ModelOptions, Output, SplitName, TaskChoice, described
+from ropewalk.builtin_text import BUILTIN
+from ropewalk.cli.options import MODEL, RUN, ModelOptions, Output, ShortText, SplitName, TaskChoice, described
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.factors import ScalingFactors
+from ropewalk.records import read_text
 
 if TYPE_CHECKING:
     from ropewalk.comparators.base import Comparator
@@ -33,6 +35,7 @@ def evaluate(
     ] = None,
     split: SplitName = "test",
     output: Output | None = None,
+    short_text: ShortText = BUILTIN,
     scores: Annotated[
         Path | None, described("Write every example's scores as JSON to this file.", group=RUN, metavar="FILE")
     ] = None,
@@ -41,12 +44,15 @@ def evaluate(
     from ropewalk.against import add_methods, check_methods, evaluators_of, parse_methods, runs_by_loop
     from ropewalk.cli import console
     from ropewalk.cli.eval_tables import show
+    from ropewalk.findings import short_text_regressions
     from ropewalk.identity import base_scheme
     from ropewalk.patch import factors_of
+    from ropewalk.short_texts import short_text_checks, short_text_test
 
     given = None if factors is None else ScalingFactors.load(factors)
     methods = {} if against is None else parse_methods(against)
     made = (task or TaskChoice()).make()
+    read_text(short_text)  # before a model is loaded
     loaded, tokenizer = model.load()
     chosen = given or factors_of(loaded)
     if chosen is None and not methods:
@@ -55,9 +61,14 @@ def evaluate(
     make = partial(model.evaluator, loaded, tokenizer, made, split, own_loop=runs_by_loop(methods))
     evaluators = evaluators_of(methods, lambda method: make() if method is None else make(asked=method.example))
     short = None if chosen is None else model.short_evaluator(loaded, tokenizer, made, split)
+    records = len(evaluators["vanilla"].records)
+    texts = {} if chosen is None else short_text_checks(loaded, tokenizer, records, short_text, split)
     with console.StageProgress() as progress:
         on_event = console.follow(progress)
         summary, results = _tested(evaluators["vanilla"], chosen, short, model.any_model, on_event)
+        if chosen is not None:
+            summary["short_texts"] = short_text_test(texts, chosen, on_event, any_model=model.any_model)
+            summary["warnings"] += short_text_regressions(summary["short_texts"])
         if methods:
             add_methods(summary, results, methods, evaluators, chosen, any_model=model.any_model, on_event=on_event)
     summary |= {"rope": model.rope, "base": base_scheme(loaded)}

@@ -76,6 +76,9 @@ OwnOptions = Annotated[
         "An option of the task's own; may be given again.", negative="", show_default=False, metavar="NAME=VALUE"
     ),
 ]
+ShortText = Annotated[
+    str, described("Text that is to stay intact in short windows; builtin: Python's own manual.", metavar="FILE")
+]
 Seed = Annotated[int, number("Seed of generated records and of the search.")]
 OutDir = Annotated[
     Path, described("Run directory; the same command continues what is there.", group=RUN, metavar="DIR")

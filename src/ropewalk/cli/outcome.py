@@ -12,7 +12,8 @@ from ropewalk.cli import console, tables
 from ropewalk.cli.invocation import command
 from ropewalk.comparison import metric_words, verdict_sentence
 from ropewalk.constraints import Scores
-from ropewalk.verdict import LABELS, constraint_sentence
+from ropewalk.findings import short_text_regressions
+from ropewalk.verdict import LABELS, constraint_sentence, short_text_sentences
 
 if TYPE_CHECKING:
     from ropewalk.cli.work import Work
@@ -25,6 +26,7 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
     """All figures, as JSON: a block for each task under `tasks`; that of a single one is repeated at the top."""
     work, found = outcome.work, outcome.found
     tests = dict(zip(work.names, outcome.tests, strict=True))
+    outcome.tests[0]["warnings"] += short_text_regressions(outcome.short_texts)
     for summary in tests.values():
         summary["sentence"] = _sentence(outcome, summary)
     several = len(tests) > 1
@@ -36,6 +38,7 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
         "sentence": " ".join(_named(name, block["sentence"], several) for name, block in tests.items())
         if several and not found.factors.is_identity
         else outcome.tests[0]["sentence"],
+        "short_texts": outcome.short_texts,
         "constraints": _constraints(outcome),
         "controls": spent,
         "evaluations": _test_prompts(outcome),
@@ -84,8 +87,8 @@ def show(summary: Mapping[str, Any], work: Work, out: Path) -> None:
         console.say(block["sentence"])
         for text in tables.remarks(block, arms):
             console.say(text)
-    for check in summary["constraints"]:
-        console.say(constraint_sentence(check))
+    for sentence in (*short_text_sentences(summary["short_texts"]), *map(constraint_sentence, summary["constraints"])):
+        console.say(sentence)
     for arm in work.controls:
         if arm not in next(iter(summary["tasks"].values())):
             console.say(f"No {LABELS[arm].removeprefix('best ')} beat vanilla on the search records.")
@@ -132,8 +135,11 @@ def _search_block(outcome: Outcome) -> dict[str, Any]:
 
 
 def _test_prompts(outcome: Outcome) -> int:
-    short = outcome.work.test.short
-    return sum(int(test["evaluations"]) for test in outcome.tests) + (2 * len(short.examples) if short else 0)
+    from ropewalk.short_texts import prompts_of
+
+    short, checks = outcome.work.test.short, outcome.work.short_texts
+    tests = sum(int(test["evaluations"]) for test in outcome.tests)
+    return tests + prompts_of(checks) + (2 * len(short.examples) if short else 0)
 
 
 def _provenance(outcome: Outcome) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk.bezier import Mode
+from ropewalk.builtin_text import BUILTIN
 from ropewalk.cli.mix import MixedTask
-from ropewalk.cli.options import SEARCH, described, number
+from ropewalk.cli.options import SEARCH, ShortText, described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
+from ropewalk.records import read_text
 from ropewalk.search import method_class
 from ropewalk.search.base import SearchMethod
 
@@ -65,7 +67,7 @@ class SearchOptions:
     max_short_perplexity: Annotated[
         float | None, described("Constraint: perplexity of short texts at most this many per cent above vanilla's.")
     ] = None
-    short_text: Annotated[str | None, described("A text file for --max-short-perplexity.", metavar="FILE")] = None
+    short_text: ShortText = BUILTIN
     racing: Annotated[
         bool | None, described("Stop candidates early that a paired test puts below the elite. Default: by method.")
     ] = None
@@ -93,10 +95,7 @@ class SearchOptions:
                 raise RopewalkError(f"--{name.replace('_', '-')} is {value}, expected at least {lowest}")
         if self.time is not None and not self.time > 0:
             raise RopewalkError(f"--time is {self.time} minutes, expected a number above 0")
-        if self.max_short_perplexity is not None and self.short_text is None:
-            raise RopewalkError("--max-short-perplexity needs texts to read: give --short-text FILE")
-        if self.short_text is not None and self.max_short_perplexity is None:
-            raise RopewalkError("--short-text is for a constraint: give --max-short-perplexity PERCENT as well")
+        read_text(self.short_text)
 
     def target(self, tasks: Sequence[MixedTask]) -> Objective:
         """What is maximised over the tasks, and what must not get worse."""
@@ -115,15 +114,13 @@ class SearchOptions:
 
     def short_task(self) -> Task | None:
         """The short texts of the constraint, as a task; None without the constraint."""
-        if self.short_text is None:
+        if self.max_short_perplexity is None:
             return None
         from ropewalk.tasks import make_task
         from ropewalk.tasks.base import TaskOptions
 
         own = {"window": SHORT_WINDOW}
-        made = make_task("perplexity", TaskOptions(1, data=self.short_text, limit=SHORT_WINDOWS, options=own))
-        made.settings()  # reads the file: one that is not there is said before a model is loaded
-        return made
+        return make_task("perplexity", TaskOptions(1, data=self.short_text, limit=SHORT_WINDOWS, options=own))
 
     def plan(self, model: Any, seed: int, objective: Objective, knobs: Mapping[str, Any]) -> SearchPlan:
         """The search for a loaded model as `ropewalk.run` takes it."""

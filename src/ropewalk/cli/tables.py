@@ -16,6 +16,7 @@ from rich.text import Text
 from ropewalk.comparison import metric_words
 from ropewalk.findings import no_u_to_mend
 from ropewalk.results import OWN_LOOP, PERPLEXITY_METRIC
+from ropewalk.verdict import short_text_sentences
 
 BARS = "▁▂▃▄▅▆▇█"
 LONGEST = 20  # bars of a sparkline
@@ -159,6 +160,7 @@ def remarks(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Iterator[Tex
             f"In a short context ({summary['short']['vanilla']['records']} records): {metric_words(gain['metric'])} "
             f"{100 * gain['average']['difference']:+.1f} points, log-likelihood {likelihood} nats/token."
         )
+    yield from map(Text, short_text_sentences(summary.get("short_texts", {})))
     for finding in summary["warnings"]:
         yield Text(f"Warning: {finding['name']}: {finding['message']}.", style="bold yellow")
 

@@ -28,8 +28,9 @@ class Work:
     """A search ready to run, and its test.
 
     names: of the tasks, in their order. test: each task's held-out examples. short_forms: each task's short form, None
-    where it has no such. controls: by the arm's name the search that finds it and its examples. others: further factors
-    to test. notes: what was left out, for the user to read.
+    where it has no such. short_texts: by name what tells whether short texts stay intact. controls: by the arm's name
+    the search that finds it and its examples. others: further factors to test. notes: what was left out, for the user
+    to read.
     """
 
     plan: SearchPlan
@@ -38,6 +39,7 @@ class Work:
     validation: Examples | None
     test: Examples
     short_forms: tuple[Evaluator | None, ...]
+    short_texts: Mapping[str, Evaluator]
     seed: int
     controls: Mapping[str, tuple[SearchPlan, Examples]] = field(default_factory=dict)
     others: Mapping[str, ScalingFactors] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Asked:
     def work(self, model: Any, tokenizer: Any) -> Work:
         """The search for a loaded model."""
         from ropewalk.search_plan import has_generations, within_budget
+        from ropewalk.short_texts import short_text_checks
 
         plan = self.plan(model)
         on = self._examples(model, tokenizer, "search", _planned_passes(plan, self.made["search"]))
@@ -98,13 +101,16 @@ class Asked:
         plan = within_budget(plan, on, make if free else None)
         finals = plan.finalists + 1
         controls, notes = self._controls(plan, on)
+        test = self._examples(model, tokenizer, "test", 3 + len(controls))
+        tested = max(len(evaluator.records) for evaluator in test.tasks)
         return Work(
             plan=plan,
             names=tuple(task.name for task in self.tasks),
             search=on,
             validation=self._examples(model, tokenizer, "validation", finals) if "validation" in self.made else None,
-            test=self._examples(model, tokenizer, "test", 3 + len(controls)),
+            test=test,
             short_forms=tuple(self.model.short_evaluator(model, tokenizer, made, "test") for made in self.made["test"]),
+            short_texts=short_text_checks(model, tokenizer, tested, self.options.short_text),
             seed=self.seed,
             controls=controls,
             notes=notes,

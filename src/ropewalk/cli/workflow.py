@@ -38,6 +38,7 @@ class Outcome:
     tests: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, TaskResult]] = field(default_factory=list)
     short: tuple[TaskResult, TaskResult] | None = None
+    short_texts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -115,6 +116,7 @@ def _test(outcome: Outcome, vanilla: list[TaskResult], on_event: OnEvent) -> Non
     """Every arm on every task's held-out examples, and the constraint's short texts."""
     from ropewalk.events import Scored, Stage
     from ropewalk.run import final_test
+    from ropewalk.short_texts import short_text_test
 
     work, factors = outcome.work, outcome.found.factors
     tasks = zip(work.names, work.test.tasks, work.plan.objective.parts, vanilla, work.short_forms, strict=True)
@@ -130,8 +132,9 @@ def _test(outcome: Outcome, vanilla: list[TaskResult], on_event: OnEvent) -> Non
         )
         outcome.tests.append(summary)
         outcome.results.append(results)
+    outcome.short_texts = short_text_test(work.short_texts, factors, on_event)
     if work.test.short is not None:
-        on_event(Stage("Short texts", 2 * len(work.test.short.examples)))
+        on_event(Stage("Constraint", 2 * len(work.test.short.examples)))
         first, second = (
             work.test.short.score(arm, on_progress=lambda prompts: on_event(Scored(prompts))) for arm in (None, factors)
         )

@@ -78,7 +78,8 @@ class Metric:
     name: as results call it. generated: results report it from real greedy generation; if False, the verdict is the
     teacher-forced one and `score` is used only where generation is asked for. score: (generated text, answers) -> a
     number in [0, 1]; None where nothing can be generated. max_new_tokens: budget of an answer. stop: generation ends
-    at the first of these texts (and at the end of the turn, always). graded: scores lie between 0 and 1 too.
+    at the first of these texts (and at the end of the turn, always). graded: scores lie between 0 and 1 too. by_choice:
+    the first answer is right and the others are wrong, and the model's is the one that it finds likeliest a token.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Metric:
     max_new_tokens: int = 0
     stop: tuple[str, ...] = ()
     graded: bool = False
+    by_choice: bool = False
 
 
 @dataclass(frozen=True)
