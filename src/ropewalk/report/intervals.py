@@ -10,12 +10,19 @@ from ropewalk.report.layers import LAYER, Rows, arm_colour, arm_shape
 
 
 def interval_layers(
-    rows: Rows, x: alt.X, y_title: str, names: Sequence[str], *, form: str = "+.3~g", aside: bool = True
+    rows: Rows,
+    x: alt.X,
+    y_title: str,
+    names: Sequence[str],
+    *,
+    form: str = "+.3~g",
+    aside: bool = True,
+    joined: bool = True,
 ) -> alt.LayerChart:
     """A point with its interval for each row {arm, x, y, low, high}, and a dotted line at 0.
 
     names: the arms in the palette's order, of which the first is grey; those without a row stay out of the legend.
-    aside: arms stand side by side, where x is a list of names; else the points of an arm are joined.
+    aside: arms stand side by side, where x is a list of names; else the points of an arm are joined, if they are to be.
     """
     order = list(names)
     shown = [name for name in order if any(row["arm"] == name for row in rows)]
@@ -25,7 +32,7 @@ def interval_layers(
     if aside and len(shown) > 1:
         base = base.encode(xOffset=alt.XOffset("arm:N", sort=order))
     marks = [base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q"), y2="high:Q")]
-    if not aside:
+    if joined and not aside:
         marks.append(base.mark_line(strokeWidth=1.2, opacity=0.7).encode(y=y))
     marks.append(base.mark_point(filled=True, size=56, opacity=1).encode(y=y, shape=arm_shape(order, shown)))
     return alt.LayerChart(layer=[zero, *marks])

@@ -45,6 +45,21 @@ def difference(gaps: Array) -> Json:
     return {"difference": paired.difference, "low": paired.low, "high": paired.high, "p": paired.p_value}
 
 
+def pooled(gaps: Sequence[Array]) -> Json:
+    """The mean over tasks of the mean over records, with its interval. gaps: of each task, whose records are its own,
+    [records]; each is resampled by itself.
+    """
+    if not all(np.isfinite(own).all() for own in gaps):
+        return dict(NOTHING)
+    generator = np.random.default_rng(0)
+    drawn = [
+        generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=stats.RESAMPLES) @ own / len(own)
+        for own in gaps
+    ]
+    low, high = stats.percentiles(np.mean(drawn, axis=0), min(map(len, gaps)))
+    return {"difference": float(np.mean([own.mean() for own in gaps])), "low": low, "high": high, "p": None}
+
+
 def with_holm(arms: Mapping[str, Json]) -> dict[str, Json]:
     """The same effects of several arms, with `p_holm` in `likelihood` and `accuracy`: corrected for their number."""
     corrected = {arm: {name: dict(found[name]) for name in MEASURES} for arm, found in arms.items()}

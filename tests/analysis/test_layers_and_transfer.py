@@ -1,0 +1,76 @@
+"""What the arms of `layers` are, what its sentence claims, and which cells of `transfer` are at home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ropewalk.analysis import make_analysis
+from ropewalk.analysis.base import Subject
+from ropewalk.analysis.layers import parts_of
+from ropewalk.analysis.transfer import _labels, _own_tasks
+from ropewalk.errors import DataError
+from ropewalk.factors import ScalingFactors
+from tiny import tiny_model
+
+
+def test_parts_cover_the_rotary_layers_and_leave_out_the_others() -> None:
+    rotary = [0, 1, 2, 4, 5, 6, 8]
+    parts = parts_of(rotary, singles=True)
+    assert parts["all"] == rotary
+    for names in (("first half", "last half"), ("first third", "middle third", "last third")):
+        assert [layer for name in names for layer in parts[name]] == rotary
+    assert [parts[f"layer {layer}"] for layer in rotary] == [[layer] for layer in rotary]
+    assert list(parts_of([3], singles=False)) == ["all", "first half", "first third"]
+
+
+def test_only_some_layers_get_the_factors() -> None:
+    subject = Subject(tiny_model("llama"))
+    assert subject.only([1, 3], 1.2).values == (1.0, 1.2, 1.0, 1.2)
+    assert subject.only([0, 3], ScalingFactors([0.8, 0.9, 1.1, 1.2])).values == (0.8, 1.0, 1.0, 1.2)
+    mixed = Subject(tiny_model("smollm3", num_hidden_layers=4))
+    assert mixed.only([0, 3], 1.2).values == (1.2, 1.0, 1.0, None)
+    with pytest.raises(DataError, match="0 sets of factors were given, expected one: --factors FILE"):
+        _ = subject.one_set
+
+
+def row(difference: float, p: float) -> dict[str, Any]:
+    return {"difference": difference, "low": difference - 0.01, "high": difference + 0.01, "p": p, "p_holm": p}
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "says"),
+    [
+        (row(0.1, 0.001), row(0.2, 0.001), "help the end (@9: +0.1 nats a token"),
+        (row(0.1, 0.001), row(0.2, 0.001), "late layers help the beginning"),
+        (row(0.1, 0.001), row(0.2, 0.001), ": as the paper says."),
+        (row(-0.1, 0.001), row(0.2, 0.001), "hurt the end"),
+        (row(-0.1, 0.001), row(0.2, 0.001), ": not as the paper says."),
+        (row(0.1, 0.2), row(0.2, 0.001), "change nothing beyond the noise at the end"),
+        (row(0.1, 0.2), row(0.2, 0.001), ": not as the paper says."),
+    ],
+)
+def test_the_sentence_says_as_much_as_the_tests(early: Any, late: Any, says: str) -> None:
+    records = {"positions": [0, 4, 9], "claim": {"1.1": {"early": early, "late": late}}}
+    assert says in make_analysis("layers").answer(records)
+
+
+def test_a_cell_is_at_home_where_the_factors_were_found_on_such_a_task() -> None:
+    tasks = {
+        "kv": {"task": "kv", "variant": "plain", "keys": 10, "positions": [0, 9], "seed": 0, "data": None},
+        "kv 2": {"task": "kv", "variant": "plain", "keys": 20, "positions": [0, 19], "seed": 0, "data": None},
+        "needle": {"task": "needle", "options": {"lengths": [2000]}},
+    }
+    searched = ScalingFactors([1.1], found={"tasks": [{**tasks["kv"], "seed": 3, "positions": [0, 5], "sha256": "…"}]})
+    by_hand = ScalingFactors([1.1], found={"task": {"task": "kv", "keys": 20}})
+    other = ScalingFactors([1.1], found={"tasks": [{"task": "needle", "options": {"lengths": [4000]}}]})
+    assert _own_tasks(searched, tasks) == ["kv"]
+    assert _own_tasks(by_hand, tasks) == ["kv 2"]
+    assert _own_tasks(other, tasks) == _own_tasks(ScalingFactors([1.1]), tasks) == []
+
+
+def test_factors_are_called_by_their_run_or_file() -> None:
+    assert _labels(["runs/kv/factors.json", "runs/mdqa", "hand.json"]) == ["kv", "mdqa", "hand"]
+    same = ["a/kv/factors.json", "b/kv/factors.json"]
+    assert _labels(same) == same
