@@ -1,15 +1,16 @@
 """What a model answers to a fixed set of prompts, under any factors: the part of scoring that needs the model.
 
 It takes prompts and gives scores and texts, and knows no task. So it runs wherever the model is: in this process, or on
-the workers of a cluster, which hold the model for a process that does not (`ropewalk.elsewhere`).
+other processes that hold the model for this one (`ropewalk.elsewhere`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from ropewalk.elsewhere import Holders
 from ropewalk.engine.generation import Request, end_ids
 from ropewalk.engine.scorer import NO_PROMPTS, Scorer
 from ropewalk.engine.scoring import AnswerScore
@@ -101,6 +102,72 @@ class LocalAnswers:
             for one in candidates
         ]
         return [Answers(*pair) for pair in zip(scores, texts, strict=True)]
+
+
+class Job(Protocol):
+    """Answers that were asked for and may not be there yet. seconds: of the run's time, once they are."""
+
+    seconds: float
+
+    def answers(self) -> list[Answers]:
+        """As of `LocalAnswers`; raises what scoring raised."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody waits for them any more."""
+        ...
+
+
+class Answerers(Holders, Protocol):
+    """Processes that hold a model and answer for it."""
+
+    def start(
+        self,
+        questions: Questions,
+        blocks: Sequence[Block],
+        candidates: Sequence[ScalingFactors | None],
+        any_model: bool,
+        report: Report,
+    ) -> Job:
+        """Ask, without waiting for it."""
+        ...
+
+    def wait(self, jobs: Collection[Job]) -> Job:
+        """One of the jobs, as soon as it is done."""
+        ...
+
+    def reason(self, questions: Questions) -> str | None:
+        """As of `LocalAnswers`."""
+        ...
+
+
+class RemoteAnswers:
+    """`LocalAnswers` of a model that others hold."""
+
+    def __init__(self, holders: Answerers, questions: Questions) -> None:
+        self.holders, self.questions = holders, questions
+
+    @property
+    def reason(self) -> str | None:
+        """As of `LocalAnswers`."""
+        return self.holders.reason(self.questions)
+
+    def start(
+        self, blocks: Sequence[Block], candidates: Sequence[ScalingFactors | None], any_model: bool, report: Report
+    ) -> Job:
+        """Ask, without waiting for it."""
+        return self.holders.start(self.questions, blocks, candidates, any_model, report)
+
+    def answers(
+        self, blocks: Sequence[Block], candidates: Sequence[ScalingFactors | None], any_model: bool, report: Report
+    ) -> list[Answers]:
+        """As of `LocalAnswers`."""
+        job = self.start(blocks, candidates, any_model, report)
+        try:
+            return self.holders.wait([job]).answers()
+        except BaseException:
+            job.cancel()
+            raise
 
 
 def _by_example(prompts: Sequence[Sequence[RenderedPrompt]], report: Report) -> Callable[[Sequence[int], int], None]:

@@ -50,6 +50,7 @@ def load_pretrained(
     any_model: bool = False,
     apply_factors: bool = True,
     rope: str | RopeOverride | None = None,
+    weights: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model in eval mode, tokenizer) of a checkpoint, with its `rope_layer_factors` applied.
 
@@ -60,6 +61,7 @@ def load_pretrained(
     trust_remote_code: run code that comes with the checkpoint. any_model: see `ropewalk.apply`.
     apply_factors: False loads the model as trained and takes the factors out of its config.
     rope: another base scheme for it, such as "linear:2" (`RopeOverride.parse`); factors multiply that one then.
+    weights: False makes the modules alone, without factors: other processes have the weights then (`elsewhere`).
     Raises `RopewalkError` with one line for anything missing, damaged, pickled or unsupported; `FactorsError` if the
     checkpoint's factors don't fit.
     """
@@ -74,6 +76,7 @@ def load_pretrained(
             any_model=any_model,
             apply_factors=apply_factors,
             rope=rope,
+            weights=weights,
         )
     override = None if rope is None else RopeOverride.parse(str(rope))
     place = _device(device)
@@ -86,6 +89,9 @@ def load_pretrained(
         own_factors = apply_factors and not any_model and getattr(config, CONFIG_KEY, None) is not None
         replaced = None if override is None else _overridden(name, config, override, carries_factors=own_factors)
         tokenizer = _load_tokenizer(name, source, trust_remote_code=trust_remote_code)
+        if not weights:
+            with torch.device("meta"):
+                return auto.from_config(config, trust_remote_code=trust_remote_code).eval(), tokenizer
         with refused_by_name(name, config):
             model, info = auto.from_pretrained(
                 source,
@@ -117,8 +123,9 @@ def _with_adapter(adapter: Adapter, **options: Any) -> tuple[PreTrainedModel, Pr
         model, tokenizer = load_pretrained(adapter.base, **options)
     except RopewalkError as error:
         raise type(error)(f"{adapter.source}: its base model can't be loaded: {error}") from None
-    with one_line_errors(adapter.source):
-        attach(model, adapter)
+    if options["weights"]:
+        with one_line_errors(adapter.source):
+            attach(model, adapter)
     if adapter.has("tokenizer_config.json"):
         own = options["trust_remote_code"]
         tokenizer = _load_tokenizer(adapter.source, adapter.source, trust_remote_code=own)

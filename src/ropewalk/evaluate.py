@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ropewalk.answers import Answers, Block, LocalAnswers, Questions
-from ropewalk.elsewhere import Job, RemoteAnswers, holders_of
+from ropewalk.answers import Answers, Block, Job, LocalAnswers, Questions, RemoteAnswers
+from ropewalk.elsewhere import holders_of
 from ropewalk.engine.rope_schemes import longest_input
 from ropewalk.engine.scorer import NO_PROMPTS
 from ropewalk.engine.scoring import AnswerScore

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from ropewalk.answers import Answerers, Job
 from ropewalk.constraints import Scores
-from ropewalk.elsewhere import Holders, Job
 from ropewalk.evaluate import Evaluator
 from ropewalk.events import OnEvent, Scored
 from ropewalk.factors import ScalingFactors
@@ -111,7 +111,7 @@ def finish(course: Course[T]) -> T:
         ask.seconds = time.perf_counter() - started
 
 
-def finish_all(courses: Sequence[Course[T]], holders: Holders) -> Iterator[T]:
+def finish_all(courses: Sequence[Course[T]], holders: Answerers) -> Iterator[T]:
     """Run courses beside one another on those who hold the model; what comes of each, in the order of the courses.
 
     A course goes on as soon as its own results are there, whatever the others do.
@@ -129,13 +129,17 @@ def finish_all(courses: Sequence[Course[T]], holders: Holders) -> Iterator[T]:
 
     for number, course in enumerate(courses):
         step(number, partial(next, course))
-    for number in range(len(courses)):
-        while number not in ended:
-            job = holders.wait(waiting)
-            place, ask = waiting.pop(job)
-            ask.seconds = job.seconds
-            step(place, _told(courses[place], partial(ask.evaluator.finished, job)))
-        yield ended.pop(number)
+    try:
+        for number in range(len(courses)):
+            while number not in ended:
+                job = holders.wait(waiting)
+                place, ask = waiting.pop(job)
+                ask.seconds = job.seconds
+                step(place, _told(courses[place], partial(ask.evaluator.finished, job)))
+            yield ended.pop(number)
+    finally:
+        for job in waiting:
+            job.cancel()
 
 
 def _told(course: Course[T], find: Callable[[], list[TaskResult]]) -> Callable[[], Ask]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ropewalk.elsewhere import holders_of
 from ropewalk.layers import decoder_layers, text_config, text_decoder
 
 SHAPE_FIELDS = (
@@ -32,6 +33,9 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
     for another initialisation or a fine-tune that touches these weights. (Adapters merged into the linear layers alone
     do not change it.) Weights on the `meta` device count as far as accelerate can hand them out.
     """
+    holders = holders_of(model)
+    if holders is not None:
+        return dict(holders.facts.identity)
     config = text_config(model)
     path = getattr(model.config, "_name_or_path", "") or ""
     return {

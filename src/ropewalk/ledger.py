@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ropewalk.answers import Answerers
 from ropewalk.constraints import Scores
 from ropewalk.elsewhere import holders_of
 from ropewalk.errors import RopewalkError, StudyError
@@ -52,7 +53,7 @@ class Ledger:
         self._first: dict[Key, CandidateRecord] = {}  # of the same factors on the same records; none that was stopped
         self._of: dict[tuple[float | None, ...], CandidateRecord] = {}  # of the same factors, on whatever records
         self.on_event = on_event
-        self.holders = holders_of(self.evaluators[0].model)
+        self.holders: Answerers | None = holders_of(self.evaluators[0].model)
         for record in study.records(split).values():
             self._keep(record)
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from ropewalk.elsewhere import holders_of
 from ropewalk.errors import FactorsError
 from ropewalk.factors import CONFIG_KEY, ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
@@ -123,6 +124,9 @@ def layer_reports(model: nn.Module) -> list[LayerReport]:
 
     Raises `UnsupportedModelError` with the architectural reason if the model can't be scaled layer by layer.
     """
+    holders = holders_of(model)
+    if holders is not None:
+        return list(holders.facts.layers)
     patch = _installed(model)
     return list(patch.report if patch is not None else _verified(model))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,23 +24,23 @@ def speed(evaluator: Any, candidates: Sequence[Any] = (None,)) -> Speed:
 
     candidates: factors that are scored together, as a search does.
     """
-    import torch
-
-    from ropewalk.provenance import provenance
+    from ropewalk.elsewhere import holders_of
+    from ropewalk.provenance import peak_memory, provenance
 
     evaluator.score_many(candidates)
     started = time.perf_counter()
     evaluator.score_many(candidates)
     elapsed = time.perf_counter() - started
     prompts = len(evaluator.examples)
-    where = provenance(evaluator.model)
-    if where["device_type"] == "cuda":
-        memory, kind = torch.cuda.max_memory_allocated() / 2**30, "GPU memory"
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
-        memory, kind = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, "memory"
+    where, holders = provenance(evaluator.model), holders_of(evaluator.model)
+    on_gpu = where["device_type"] == "cuda"
+    workers = 1 if holders is None else where["workers"]["count"]  # one of them has measured
     return Speed(
-        elapsed / prompts / len(candidates), evaluator.prompt_tokens / prompts, memory, kind, str(where["device"])
+        elapsed / prompts / len(candidates) / workers,
+        evaluator.prompt_tokens / prompts,
+        peak_memory(where["device_type"]) if holders is None else holders.memory_gib,
+        ("GPU memory" if on_gpu else "memory") + (" a worker" if holders is not None else ""),
+        f"{workers} × {where['device']}" if workers > 1 else str(where["device"]),
     )
 
 

@@ -126,7 +126,6 @@ class SearchOptions:
         """The search for a loaded model as `ropewalk.run` takes it."""
         from ropewalk.layers import decoder_layers
         from ropewalk.patch import rotary_layers
-        from ropewalk.provenance import provenance
         from ropewalk.run import SearchPlan
         from ropewalk.search import make_method
         from ropewalk.search.space import SearchSpace
@@ -143,10 +142,23 @@ class SearchOptions:
             objective,
             self.finalists,
             racing=kind.RACING if self.racing is None else self.racing,
-            at_once=16 if provenance(model)["device_type"] == "cuda" else 1,
+            at_once=_at_once(model),
             budget=self.budget,
             seconds=None if self.time is None else 60 * self.time,
         )
+
+
+def _at_once(model: Any) -> int:
+    """Candidates that are scored together: on a GPU several fill a batch better, among workers few share out better.
+
+    It does not depend on how many workers there are: the same batches give the same scores on any number of them.
+    """
+    from ropewalk.elsewhere import holders_of
+    from ropewalk.provenance import provenance
+
+    if provenance(model)["device_type"] != "cuda":
+        return 1
+    return 16 if holders_of(model) is None else 4
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

@@ -1,0 +1,100 @@
+"""A Ray cluster for the length of a search: one of our own on this machine, or one that is there already.
+
+What Ray would do by default and is not done here: sending usage statistics, starting a dashboard, following a stale
+file to another cluster, running without a token. `ray stop`, which ends everybody's clusters, is never used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from ropewalk.errors import PrerequisiteError, RopewalkError
+
+if TYPE_CHECKING:
+    from ropewalk.workers.crew import Needs
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How many workers, on what. None: all the GPUs there are, or one worker where there is none.
+
+    address: of a cluster that is there; None starts one on this machine. timeout: seconds, see `Pool`.
+    """
+
+    count: int | None = None
+    gpus_each: int | None = None
+    address: str | None = None
+    timeout: float = 1800.0
+    dashboard: bool = False
+
+
+@contextmanager
+def cluster(settings: WorkerSettings, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """A cluster; one of our own ends with the block, with all its processes. One that this process is in stays.
+
+    Raises `PrerequisiteError` without Ray, `RopewalkError` if the cluster can't be joined or started.
+    """
+    if find_spec("ray") is None:
+        raise PrerequisiteError("--workers ray needs Ray: pip install 'ropewalk[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if settings.address is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    else:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster without one is joined by saying so
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": settings.address or "local"}
+    if settings.address is None:
+        cpus = max(os.cpu_count() or 1, settings.count or 1)
+        options |= {"include_dashboard": settings.dashboard, "num_cpus": cpus}
+    try:
+        context = ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        what = f"can't join the Ray cluster at {settings.address}" if settings.address else "can't start Ray"
+        raise RopewalkError(f"{what}: {' '.join(str(error).split())}") from None
+    if settings.dashboard and context.dashboard_url:
+        say(f"Ray's dashboard: http://{context.dashboard_url}")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def sized(settings: WorkerSettings, nodes: Sequence[dict[str, float]], *, on_cpu: bool) -> tuple[int, Needs]:
+    """How many workers there will be, and what each takes of these nodes' resources.
+
+    on_cpu: no GPUs, whatever there is. Raises `RopewalkError` for what the nodes don't have, which Ray would wait for.
+    """
+    from ropewalk.workers.crew import Needs
+
+    there = int(sum(node.get("GPU", 0) for node in nodes))
+    gpus = settings.gpus_each if settings.gpus_each is not None else 1 if there and not on_cpu else 0
+    if gpus:
+        needs = Needs(1, gpus)
+        room = needs.places(nodes)
+        count = settings.count or max(1, room)
+        if count > room:
+            raise RopewalkError(
+                f"{count} workers of {gpus} GPU{'s' * (gpus > 1)} each were asked for, and the nodes have room for "
+                f"{room} ({there} GPUs in all): give fewer --num-workers, or --gpus-per-worker 0 for the CPU"
+            )
+        return count, needs
+    count = settings.count or 1
+    cores = int(max((node.get("CPU", 0) for node in nodes), default=0))
+    for cpus in range(cores, 0, -1):
+        if Needs(cpus, 0).places(nodes) >= count:
+            return count, Needs(cpus, 0)
+    raise RopewalkError(
+        f"{count} workers were asked for, and the nodes have {sum(int(node.get('CPU', 0)) for node in nodes)} cores: "
+        "give fewer --num-workers"
+    )

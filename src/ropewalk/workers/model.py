@@ -1,0 +1,55 @@
+"""A model that workers hold, to be used like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ropewalk.checkpoint import load_pretrained
+from ropewalk.elsewhere import hand_over
+from ropewalk.workers.cluster import WorkerSettings, cluster, sized
+from ropewalk.workers.worker import ModelSource, Worker
+
+
+@contextmanager
+def on_workers(
+    source: ModelSource,
+    settings: WorkerSettings,
+    *,
+    on_cpu: bool = False,
+    all_ready: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    make: Callable[[ModelSource, int | None], Worker] = Worker,
+) -> Iterator[tuple[Any, Any]]:
+    """Model and tokenizer, as `load_pretrained` gives them, but without weights: workers have those.
+
+    Whatever scores it asks the workers: `Evaluator`, a search, a test. Begins when the first worker is ready, or, with
+    all_ready, when all are. on_cpu: use no GPUs. say: told what happens to workers, in lines. make: makes a worker in
+    its process, from the model's source and a number of threads.
+    """
+    own = Path(source.path).expanduser()
+    model, tokenizer = load_pretrained(
+        source.path,
+        trust_remote_code=source.trust_remote_code,
+        apply_factors=False,
+        rope=source.rope,
+        weights=False,
+    )
+    with cluster(settings, say):
+        from ropewalk.workers.crew import living_nodes
+        from ropewalk.workers.pool import Pool
+
+        count, needs = sized(settings, list(living_nodes().values()), on_cpu=on_cpu)
+        source = replace(source, path=str(own.resolve()) if own.exists() else source.path, gpus=needs.gpus)
+        threads = None if needs.gpus else needs.cpus
+        pool = Pool(partial(make, source, threads), count, needs, timeout=settings.timeout, say=say)
+        try:
+            pool.start_up(all_of_them=all_ready)
+            hand_over(model, pool)
+            yield model, tokenizer
+        finally:
+            pool.close()
