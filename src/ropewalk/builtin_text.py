@@ -8,7 +8,7 @@ from __future__ import annotations
 from ropewalk.errors import PrerequisiteError
 
 BUILTIN = "builtin"
-CHAPTERS = ("specialnames", "compound", "types", "formatstrings", "string-methods", "typesseq", "debugger")
+CHAPTERS = ("specialnames", "compound", "types")
 
 
 def builtin_text() -> str:

@@ -82,6 +82,7 @@ def test_the_whole_road(mended: Path, roomy: Path) -> None:
     assert told["result"]["search"]["objective"]["floor"]["epsilon"] == 0.01
     factors = ScalingFactors.load(mended / "search" / "factors.json")
     written = (mended / "SUMMARY.md").read_text()
+    assert "In short texts: perplexity " in written
     assert told["checkpoint"] == (None if told["verdict"] in ("vanilla", "worse") else (mended / "model").as_posix())
     if told["checkpoint"] is None:
         assert "there is no checkpoint" in written

@@ -16,6 +16,7 @@ from ropewalk import ScalingFactors
 from ropewalk.cli import run
 from ropewalk.export.parts.evidence import known_test
 from ropewalk.identity import base_scheme, model_identity
+from ropewalk.verdict import short_text_sentences
 
 RECORDS = ["--limit", "4", "--validation-limit", "3", "--test-limit", "5", "--keys", "3", "--positions", "3"]
 SHORT = ["--generations", "2", "--population", "4", "--control-budget", "0", "--dtype", "float32"]
@@ -78,6 +79,9 @@ def test_a_run_brings_its_test_along(source: Path, searched: Path, tmp_path: Pat
         expected = f"{100 * block['factors']['accuracy'][row]:.0f} [{100 * low:.0f}–{100 * high:.0f}]"
         assert re.search(rf"^\| @{position} \| .* \| {re.escape(expected)} \|", text, re.MULTILINE)
     assert block["sentence"] in text
+    short_texts = list(short_text_sentences(result["short_texts"]))
+    assert len(short_texts) == 2
+    assert all(sentence in text for sentence in short_texts)
     factors = ScalingFactors.load(tmp_path / "out" / "factors.json")
     for word in (factors.digest, factors.model["fingerprint"], "bezier-ga", "Seed: 0", "kv, keys 3", "[org/original]("):
         assert word in text

@@ -62,7 +62,7 @@ def test_passages_do_not_overlap_and_follow_the_seed(text: Path) -> None:
 
 
 def test_without_data_the_built_in_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(builtin_text()) > 150_000
+    assert len(builtin_text()) > 140_000
     examples = choice().examples("test")
     assert len(examples) == 100
     words = builtin_text().split()

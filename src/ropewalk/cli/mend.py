@@ -200,10 +200,9 @@ def _checked_place(model: Any, out: Path) -> ExportPlan:
 
 def _subject(model: Any, factors: ScalingFactors, result: dict[str, Any] | None) -> Subject:
     from ropewalk.export.base import Subject
-    from ropewalk.export.parts.evidence import tested
+    from ropewalk.export.parts.evidence import tests_of
 
-    test = () if result is None else tuple(tested(name, block) for name, block in result["tasks"].items())
-    return Subject(model, factors, test)
+    return Subject(model, factors, () if result is None else tuple(tests_of(result)))
 
 
 def _finish(model: Any, profile: dict[str, Any], result: dict[str, Any], out: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ropewalk.cli.estimate import seconds
 from ropewalk.export.parts import evidence
-from ropewalk.verdict import HEADS, LABELS, Verdict, constraint_sentence
+from ropewalk.verdict import HEADS, LABELS, Verdict, constraint_sentence, short_text_sentences
 
 Figures = Mapping[str, Any]
 
@@ -26,6 +26,8 @@ def page(profile: Figures, result: Figures, verdict: Verdict, checkpoint: Path |
     lines += [f"Before the search: {profile['sentence']}", ""]
     for task, block in result["tasks"].items():
         lines += [*_positions(task, block, verdict), ""]
+    if verdict != "vanilla":
+        lines += [" ".join(short_text_sentences(result["short_texts"])), ""]
     lines += [*_remarks(result, verdict), *_use(checkpoint, name), "", *_cost(result), ""]
     lines += [
         f"All figures: `{(out / 'search' / 'result.json').as_posix()}`; "

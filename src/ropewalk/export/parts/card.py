@@ -131,6 +131,7 @@ def _test(test: Sequence[Json]) -> Iterator[str]:
         yield f"**{evidence.title(block)}**"
         yield "\n".join(evidence.table(block, "with factors"))
         yield str(block["sentence"])
+        yield from block.get("short_texts", [])
 
 
 def _factor_table(factors: ScalingFactors) -> Iterator[str]:

@@ -3,7 +3,8 @@
 A block has `task`, `keys` where the task has such, `metric` (in words), `records` at each position, `sentence`, and
 `rows`: one for each gold position, then the average and U. A row has `name`, for vanilla and for the factors `score` in
 [0, 1] and its 95 % `interval`, and of the difference `gain`, `p`, `log_likelihood` (nats a token, None where it is not
-finite) and `log_likelihood_p`. p-values of positions are corrected by Holm's method, those of averages are not.
+finite) and `log_likelihood_p`. p-values of positions are corrected by Holm's method, those of averages are not. The
+first block may have `short_texts`: what the factors do to short texts, in sentences.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from ropewalk import files
 from ropewalk.comparison import metric_words
 from ropewalk.factors import ScalingFactors
+from ropewalk.verdict import short_text_sentences
 
 Json = Mapping[str, Any]
 Series = tuple[list[float], list[Sequence[float]]]  # scores and their intervals, by position
@@ -38,7 +40,15 @@ def known_test(factors: ScalingFactors, file: Path | None = None) -> list[dict[s
     result = files.read_json(path)
     if not isinstance(result, dict) or not _is_of(result, factors):
         return []
-    return [tested(name, block) for name, block in result["tasks"].items()]
+    return tests_of(result)
+
+
+def tests_of(result: Json) -> list[dict[str, Any]]:
+    """The blocks of a run's result."""
+    blocks = [tested(name, block) for name, block in result["tasks"].items()]
+    if sentences := list(short_text_sentences(result.get("short_texts", {}))):
+        blocks[0]["short_texts"] = sentences
+    return blocks
 
 
 def tested(name: str, block: Json) -> dict[str, Any]:
