@@ -37,6 +37,14 @@ def task_files(folder: Path) -> None:
         (folder / name).write_text("".join(generated_sentences(name, 3000)))
 
 
+def long_documents(folder: Path) -> None:
+    """Two books, and factors, for docs/long-documents.md."""
+    factors_file(folder)
+    (folder / "books").mkdir()
+    for name in ("one", "two"):
+        (folder / "books" / f"{name}.txt").write_text("".join(generated_sentences(name, 500)))
+
+
 def factors_file(folder: Path) -> None:
     """Factors for the tests' model of 4 layers."""
     ScalingFactors([0.9, 1.2, 1.1, 0.95]).save(folder / "factors.json")

@@ -23,7 +23,7 @@ from doc_blocks import (
     run_here,
     write_files,
 )
-from doc_files import factors_file, mdqa_sources, task_files
+from doc_files import factors_file, long_documents, mdqa_sources, task_files
 from ropewalk.cli import app
 
 # Files that a page's commands read and that the page does not show whole.
@@ -31,6 +31,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "docs/tasks.md": task_files,
     "docs/data.md": mdqa_sources,
     "docs/lm-eval.md": factors_file,
+    "docs/long-documents.md": long_documents,
 }
 CONTEXT = 65_536  # of the tiny model: a token a byte makes prompts long
 

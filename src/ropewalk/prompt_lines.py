@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.errors import DataError
-from ropewalk.records import read_jsonl, text_field, texts_field
+from ropewalk.named_files import read_documents
+from ropewalk.records import text_field, texts_field
 from ropewalk.tasks.base import Kind, Piece
 
 Layout = Literal["moved", "listed", "single"]
@@ -65,7 +66,7 @@ def read_prompts(source: str | Path) -> tuple[Layout, list[PromptRecord]]:
     Raises `DataError` that names line and field: of malformed lines, of lines of another layout than the first one's,
     of records given twice, and of listed records that lack a position which others have.
     """
-    lines = [_parse(document, where) for document, where in read_jsonl(source)]
+    lines = [_parse(document, where) for document, where in read_documents(source)]
     if not lines:
         raise DataError(f"{source}: no record in the file")
     layout = lines[0].layout

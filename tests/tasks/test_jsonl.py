@@ -142,3 +142,22 @@ def test_impossible_options_are_refused(tmp_path: Path) -> None:
         jsonl(None)
     with pytest.raises(DataError, match=r"none\.txt: no such file"):
         jsonl(path, template=str(tmp_path / "none.txt"))
+
+
+def test_a_question_about_a_document_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("Ann built it.\n")
+    (tmp_path / "prompt.txt").write_text("{document}\n\nQuestion: {prompt}\nAnswer:")
+    path = write(tmp_path / "a.jsonl", {"document": {"file": "book.txt"}, "prompt": "Who?", "answer": "Ann"})
+    (example,) = examples(path, template=str(tmp_path / "prompt.txt"))
+    assert example.prompt == "Ann built it.\n\nQuestion: Who?\nAnswer:"
+
+
+def test_pieces_in_files_of_their_own_are_moved(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(f"Chapter {name}.\n")
+    pieces = [{"file": "one.txt"}, {"file": "two.txt"}]
+    path = write(tmp_path / "a.jsonl", {"pieces": pieces, "position": 0, "answer": "one", "id": "q"})
+    assert [example.prompt for example in examples(path, 2)] == [
+        "Chapter one.\nChapter two.",
+        "Chapter two.\nChapter one.",
+    ]

@@ -210,3 +210,41 @@ def test_generated_texts_have_no_split_all_and_no_keys() -> None:
         examples("all")
     with pytest.raises(DataError, match="no use for --keys"):
         make_task("needle", TaskOptions(keys=3))
+
+
+def test_books_of_a_folder_take_turns_with_every_length(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt"):
+        book(tmp_path / name, name)
+    found = examples(positions=(50,), limit=6, data=tmp_path)
+    assert [example.group for example in found] == ["a.txt", "b.txt"] * 3
+    texts = {name: (tmp_path / name).read_text() for name in ("a.txt", "b.txt")}
+    for example in found:
+        stretch = next(piece.text for piece in example.pieces if piece.kind == "text")
+        assert stretch.strip() in texts[example.group]
+    several = examples(positions=(50,), limit=4, data=tmp_path, lengths="300,600")
+    assert [example.group for example in several] == ["300 words", "600 words"] * 2
+    first = [next(piece.text for piece in example.pieces if piece.kind == "text").strip() for example in several]
+    assert [text in texts["a.txt"] for text in first] == [True, True, False, False]
+
+
+def test_a_folder_of_notes_alone_is_read_too(tmp_path: Path) -> None:
+    book(tmp_path / "notes.md", "notes")
+    read = examples(positions=(50,), limit=1, data=tmp_path)
+    book(tmp_path / "book.txt", "book")
+    assert examples(positions=(50,), limit=1, data=tmp_path) != read
+    assert examples(positions=(50,), limit=1, data=tmp_path / "notes.md") == read
+
+
+def test_one_book_of_a_folder_gives_what_its_file_gives(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    path = book(tmp_path / "books" / "only.txt")
+    assert examples(data=path) == examples(data=tmp_path / "books")
+    assert needle(data=path).settings() == needle(data=tmp_path / "books").settings()
+    assert needle(data=path).settings()["data"] == {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_book_that_is_too_short_is_named(tmp_path: Path) -> None:
+    book(tmp_path / "long.txt", "long")
+    book(tmp_path / "short.txt", "short", words=300)
+    with pytest.raises(DataError, match=r"short.txt: its part for the split 'test' has \d+ words"):
+        examples(data=tmp_path)

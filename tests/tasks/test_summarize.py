@@ -106,3 +106,14 @@ def test_impossible_options_and_missing_data_are_refused(tmp_path: Path) -> None
         summarize(path, positions=3)
     with pytest.raises(DataError, match="no record in the split 'all'"):
         examples(write(tmp_path / "empty.jsonl"))
+
+
+def test_a_text_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "one.txt").write_text("\n  A whole book.\n")
+    path = write(tmp_path / "a.jsonl", {"text": {"file": "books/one.txt"}, "summary": "A book."})
+    plain = write(tmp_path / "b.jsonl", {"text": "A whole book.", "summary": "A book."})
+    assert examples(path) == examples(plain)
+    before = summarize(path).settings()
+    (tmp_path / "books" / "one.txt").write_text("Another book.")
+    assert summarize(path).settings() != before

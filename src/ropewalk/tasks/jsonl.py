@@ -14,9 +14,10 @@ from typing import ClassVar, Literal
 
 from ropewalk.errors import DataError
 from ropewalk.metrics import best_subspan_em, blank_answers, kv_match
+from ropewalk.named_files import documents_digest
 from ropewalk.options import option, parse_options
 from ropewalk.prompt_lines import PIECES, Layout, Line, PromptRecord, read_prompts, rendered_pieces
-from ropewalk.records import digest, read_text
+from ropewalk.records import read_text
 from ropewalk.splits import Split, check_split, in_split
 from ropewalk.tasks.base import Example, Metric, TaskOptions, check_options, gold_positions
 
@@ -64,7 +65,7 @@ class OwnPrompts:
         self.metric = _metric(self.own)
         self.template = None if self.own.template is None else _template(self.own.template)
         self.layout, self.records = read_prompts(self.data)
-        self._digest = digest(self.data)
+        self._digest = documents_digest(self.data)
         if self.metric.score is best_subspan_em:
             _check_answers(self.records)
         self.positions = _positions(options.positions, self.layout, self.records)

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal
 
 from ropewalk.errors import DataError
 from ropewalk.haystack import Draws, generated_sentences, split_sentences
+from ropewalk.long_texts import long_texts, text_sources
 from ropewalk.metrics import kv_match
 from ropewalk.options import option, parse_options
-from ropewalk.records import digest, read_text
 from ropewalk.splits import Split, check_split, region_of
 from ropewalk.tasks.base import (
     Example,
@@ -100,7 +100,9 @@ def share_found(text: str, answers: Sequence[str]) -> float:
 
 
 class NeedleInHaystack:
-    """The task `needle`. data: a text file (.txt, .txt.gz); without one, filler sentences are generated."""
+    """The task `needle`. data: text files, comma-separated, or a folder of them, which take turns by record;
+    without any, filler sentences are generated.
+    """
 
     name: ClassVar[str] = "needle"
     OPTIONS: ClassVar[type] = Options
@@ -111,6 +113,7 @@ class NeedleInHaystack:
         self.lengths = _lengths(self.own.lengths)
         self.limit = DEFAULT_LIMIT if options.limit is None else options.limit
         self.seed, self.data = options.seed, options.data
+        self.sources = () if options.data is None else text_sources(str(options.data))
         self.positions = gold_positions(options.positions, PLACES)
         _check(self.own, options.options)
         several = self.own.variant == "multi-value"
@@ -128,12 +131,13 @@ class NeedleInHaystack:
 
     def settings(self) -> dict[str, object]:
         """What determines the examples; a file counts by the digest of its content, not by its name."""
+        digests = [{"sha256": text.sha256} for text in long_texts(self.sources)]
         return {
             "task": self.name,
             "positions": list(self.positions),
             "limit": self.limit,
             "seed": self.seed,
-            "data": None if self.data is None else {"sha256": digest(self.data)},
+            "data": None if not digests else digests[0] if len(digests) == 1 else digests,
             "options": {
                 "variant": self.own.variant,
                 "lengths": list(self.lengths),
@@ -148,8 +152,8 @@ class NeedleInHaystack:
         check_split(split)
         if split == "all" and self.data is None:
             raise DataError('split "all" is for a text (--data); generated ones are search, validation or test')
-        text = None if self.data is None else _Text(str(self.data), split_sentences(read_text(self.data)), split)
-        return [example for index in range(self.limit) for example in self._record(split, index, text)]
+        texts = [_Text(text.label, split_sentences(text.text), split) for text in long_texts(self.sources)]
+        return [example for index in range(self.limit) for example in self._record(split, index, texts)]
 
     def short(self) -> NeedleInHaystack | None:
         """The same question in an eighth of the shortest text, at the first and the last depth."""
@@ -163,12 +167,15 @@ class NeedleInHaystack:
             del own["values"]
         return NeedleInHaystack(TaskOptions((0, PLACES - 1), None, self.data, self.limit, self.seed, own))
 
-    def _record(self, split: Split, index: int, text: _Text | None) -> list[Example]:
+    def _record(self, split: Split, index: int, texts: Sequence[_Text]) -> list[Example]:
         words = self.lengths[index % len(self.lengths)]
+        text = texts[index // len(self.lengths) % len(texts)] if texts else None  # each with every length
         label = f"ropewalk/needle/{self.seed}/{split}/{index}"
         needles = self._needles(Draws(f"{label}/needles"))
         haystack = generated_sentences(f"{label}/text", words) if text is None else text.take(Draws(label), words)
-        record, group = f"needle-{self.seed}-{split}-{index}", f"{words} words"
+        record = f"needle-{self.seed}-{split}-{index}"
+        by_text = text is not None and len(texts) > 1 and len(self.lengths) == 1
+        group = text.name if text is not None and by_text else f"{words} words"
         return [
             Example(
                 id=f"{record}@{depth}",
@@ -223,7 +230,7 @@ class _Text:
 
     def __init__(self, name: str, sentences: Sequence[str], split: Split) -> None:
         low, high = (int(len(sentences) * fraction) for fraction in region_of(split))
-        self._name, self._split = name, split
+        self.name, self._split = name, split
         self._sentences = sentences[low:high]
         self._words = [0, *accumulate(len(sentence.split()) for sentence in self._sentences)]
 
@@ -232,7 +239,7 @@ class _Text:
         starts = [place for place, before in enumerate(self._words) if self._words[-1] - before >= words]
         if not starts:
             raise DataError(
-                f"{self._name}: its part for the split {self._split!r} has {self._words[-1]} words, a haystack needs "
+                f"{self.name}: its part for the split {self._split!r} has {self._words[-1]} words, a haystack needs "
                 f"{words}; give a longer text or smaller --option lengths"
             )
         start = draws.choice(starts)

@@ -12,14 +12,12 @@ splits: its first 40 % of tokens are for the search, the next 20 % for validatio
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from ropewalk.errors import DataError
+from ropewalk.long_texts import LongText, long_texts, text_sources
 from ropewalk.options import option, parse_options
-from ropewalk.records import HUB, read_text
 from ropewalk.splits import Split, check_split, region_of
 from ropewalk.tasks.base import (
     DEFAULT_POSITIONS,
@@ -47,15 +45,6 @@ class Options:
     )
 
 
-@dataclass(frozen=True)
-class LongText:
-    """One file: its label, its text and the digest of its content."""
-
-    label: str
-    text: str
-    sha256: str
-
-
 class Perplexity:
     """The task `perplexity`. data: text files, comma-separated, or a folder of .txt and .txt.gz; also hf://datasets/…
 
@@ -74,7 +63,7 @@ class Perplexity:
         self.positions = _positions(options.positions, self.own)
         if options.data is None:
             raise DataError("task perplexity needs --data: a text file, several with commas between, or a folder")
-        self.sources = _sources(str(options.data))
+        self.sources = text_sources(str(options.data))
 
     def settings(self) -> dict[str, object]:
         """What determines the examples; files count by the digest of their content, not by their names."""
@@ -82,7 +71,7 @@ class Perplexity:
             "task": self.name,
             "positions": list(self.positions),
             "limit": self.limit,
-            "data": [{"sha256": text.sha256} for text in self._texts()],
+            "data": [{"sha256": text.sha256} for text in long_texts(self.sources)],
             "options": dataclasses.asdict(self.own),
         }
 
@@ -91,7 +80,7 @@ class Perplexity:
         check_split(split)
         return [
             self._example(text, split, index, place)
-            for text in self._texts()
+            for text in long_texts(self.sources)
             for index in range(self.limit)
             for place in range(len(self.positions))
         ]
@@ -108,36 +97,8 @@ class Perplexity:
         piece = Piece(text.text, "text")
         return Example(f"{record}@{start}", record, start, (piece,), (), span=span, group=text.label)
 
-    def _texts(self) -> list[LongText]:
-        contents = [(source, read_text(source)) for source in self.sources]
-        names = [Path(source).name for source in self.sources]
-        texts: list[LongText] = []
-        for (source, content), name in zip(contents, names, strict=True):
-            sha256 = hashlib.sha256(content.encode()).hexdigest()
-            twin = next((text.label for text in texts if text.sha256 == sha256), None)
-            if twin is not None:
-                raise DataError(f"{source}: the same text as {twin}; give it once")
-            texts.append(LongText(name if names.count(name) == 1 else source, content, sha256))
-        return texts
-
 
 TASK = Perplexity
-
-
-def _sources(data: str) -> tuple[str, ...]:
-    """The files that `data` names, in its order; those of a folder by their names."""
-    path = Path(data)
-    if path.is_dir():
-        found = sorted(str(file) for pattern in ("*.txt", "*.txt.gz") for file in path.glob(pattern))
-        if not found:
-            raise DataError(f"{data}: the folder holds no .txt or .txt.gz file")
-        return tuple(found)
-    parts = [part.strip() for part in data.split(",") if part.strip()]
-    if path.is_file() or (data.startswith(HUB) and len(parts) == 1):
-        return (data,)  # a comma may be part of a name
-    if not parts:
-        raise DataError(f"--data {data!r}: expected a text file, several with commas between, or a folder")
-    return tuple(parts)
 
 
 def _check(own: Options) -> None:

@@ -1,8 +1,8 @@
 """Summaries of a user's long texts: generated and scored by ROUGE-L, or the likelihood of the reference.
 
-A record is one line of a jsonl(.gz) file with a text and one or more reference summaries. The evidence is the whole
-text, so there is one position. ROUGE-L F1 with the Porter stemmer is the headline; `ropewalk.rouge.rouge` gives ROUGE-1
-and ROUGE-2 of the texts that a result holds.
+A record is one line of a jsonl(.gz) file with a text (or {"file": NAME} in its place) and one or more reference
+summaries. The evidence is the whole text, so there is one position. ROUGE-L F1 with the Porter stemmer is the headline;
+`ropewalk.rouge.rouge` gives ROUGE-1 and ROUGE-2 of the texts that a result holds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ropewalk.errors import DataError
+from ropewalk.named_files import documents_digest, read_documents
 from ropewalk.options import option, parse_options
-from ropewalk.records import digest, read_jsonl, text_field, texts_field
+from ropewalk.records import text_field, texts_field
 from ropewalk.rouge import has_words, rouge_l
 from ropewalk.splits import Split, check_split, in_split
 from ropewalk.tasks.base import (
@@ -71,7 +72,7 @@ class Summarize:
             "task": self.name,
             "positions": list(self.positions),
             "limit": self.limit,
-            "data": {"sha256": digest(self.data)},
+            "data": {"sha256": documents_digest(self.data)},
             "options": dataclasses.asdict(self.own),
         }
 
@@ -98,7 +99,7 @@ class Summarize:
     def _documents(self) -> list[Document]:
         documents: list[Document] = []
         first: dict[str, str] = {}
-        for line, where in read_jsonl(self.data):
+        for line, where in read_documents(self.data):
             document = self._parse(line, where)
             if document.id in first:
                 raise DataError(f"{where}: the same record as {first[document.id]} (id {document.id!r})")
