@@ -62,3 +62,10 @@ def mdqa_sources(folder: Path) -> None:
     ]
     for name, lines in (("mine.jsonl", questions), ("corpus.jsonl", passages)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def long_texts(folder: Path) -> None:
+    """A folder of two texts."""
+    (folder / "books").mkdir()
+    for name in ("one", "two"):
+        (folder / "books" / f"{name}.txt").write_text("".join(generated_sentences(name, 2000)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import doc_files
 from doc_blocks import (
     PAGES,
     ROOT,
@@ -28,6 +29,7 @@ from ropewalk.cli import app
 
 # Files that a page's commands read and that the page does not show whole.
 FILES: dict[str, Callable[[Path], None]] = {
+    "docs/extrapolation.md": doc_files.long_texts,
     "docs/tasks.md": task_files,
     "docs/data.md": mdqa_sources,
     "docs/lm-eval.md": factors_file,

@@ -46,6 +46,7 @@ VERBS = (
     ("profile", "profile", "Show how bad the middle is for a model."),
     ("search", "search", "Find scaling factors for a model and test them on held-out records."),
     ("eval", "evaluate", "Compare a model with and without factors on the same records."),
+    ("extrapolate", "extrapolate", "How far does a model read beyond its trained length, under which base scheme?"),
     ("lm-eval", "lm_eval", "Check that nothing else broke: tasks of lm-evaluation-harness, with and without factors."),
     ("analyze", "analyze", "Which layers, which frequencies, why: one question about a model and its factors."),
     ("report", "report", "One page that shows a run, or several side by side; works offline."),

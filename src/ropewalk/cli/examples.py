@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ropewalk eval --model mended/model --keys 75 --json -",
         "ropewalk eval --model Qwen/Qwen2.5-0.5B --against ms-poe,uniform:1.1",
     ),
+    "extrapolate": ("ropewalk extrapolate --model Qwen/Qwen2.5-0.5B --lengths 32k,64k --text DIR",),
     "lm-eval": (
         "ropewalk lm-eval --model mended/model --tasks arc_easy,hellaswag --limit 200",
         "ropewalk lm-eval --model mended/model --tasks own.yaml --dry-run",
