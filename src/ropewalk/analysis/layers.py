@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARTS = ("all", "first half", "last half", "first third", "middle third", "last third")
 FOUND = "given factors"
+UNKNOWN = "what the paper says is not shown"
 Layers = dict[str, list[int]]
 
 
@@ -107,11 +108,12 @@ class LayersAnalysis(Analysis):
         first, last = records["positions"][0], records["positions"][-1]
         words = {1: "help", -1: "hurt", 0: "change nothing beyond the noise at"}
         early, late = (words[direction(claim[part])] for part in ("early", "late"))
-        holds = direction(claim["early"]) == direction(claim["late"]) == 1
+        signs = {direction(claim["early"]), direction(claim["late"])}
+        verdict = "as the paper says" if signs == {1} else "not as the paper says" if -1 in signs else UNKNOWN
         return (
             f"Scaled alone by {scale}, early layers (the first half) {early} the end (@{last}: {size(claim['early'])}) "
             f"and late layers {late} the beginning (@{first}: {size(claim['late'])}): "
-            f"{'as' if holds else 'not as'} the paper says."
+            f"{verdict}."
         )
 
     def remarks(self, records: Json) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ropewalk import files
 from ropewalk.analysis.base import Analysis, Json, Subject
-from ropewalk.analysis.parts.effects import cells, size
+from ropewalk.analysis.parts.effects import cells, counted, size
 from ropewalk.analysis.parts.ranks import permutation_p, spearman
 from ropewalk.comparison import ALPHA
 from ropewalk.errors import DataError
@@ -72,10 +72,9 @@ class Posttraining(Analysis):
         count, mean = len(records["settings"]), records["mean"]
         average = "" if mean is None else f", on average {size(mean, 100, 'points')}"
         if count < FEWEST or records["slope"] is None:
-            settings = "1 setting" if count == 1 else f"{count} settings"
             return (
-                f"{settings} can't tell whether the gain is additive or redundant (at least {FEWEST} of different "
-                f"depth are needed); the gain was {_gains(records)}{average}."
+                f"{counted(count, 'setting')} can't tell whether the gain is additive or redundant (at least {FEWEST} "
+                f"of different depth are needed); the gain was {_gains(records)}{average}."
             )
         follows = (
             f"Over {count} settings the gain changes by {size(records['slope'], 1, 'points')} for each point by which "
@@ -93,13 +92,11 @@ class Posttraining(Analysis):
 
     def remarks(self, records: Json) -> list[str]:
         """What was left out, and what the points share."""
-        count, models = len(records["settings"]), records["models"]
-        said = [f"{records['left_out']} results were left out: no U without three positions and answers."]
-        shared = (
-            f"{count} settings of {models} model{'s' if models > 1 else ''}: those of one model are not independent, "
-        )
-        return (said if records["left_out"] else []) + [
-            f"{shared}so intervals and p-values over settings are too narrow where models are few."
+        shared = f"{counted(len(records['settings']), 'setting')} of {counted(records['models'], 'model')}"
+        left_out = f"{counted(records['left_out'], 'result')} left out: no U without three positions and answers."
+        return [left_out] * bool(records["left_out"]) + [
+            f"{shared}: those of one model are not independent, so intervals and p-values over settings are too narrow "
+            "where models are few."
         ]
 
     def panels(self, records: Json) -> list[Panel]:

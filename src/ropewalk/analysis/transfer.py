@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ropewalk.analysis.base import Analysis, Json, Subject
-from ropewalk.analysis.parts.effects import cells, difference, direction, effect, pooled, size, too_few, with_holm
+from ropewalk.analysis.parts.effects import (
+    cells,
+    counted,
+    difference,
+    direction,
+    effect,
+    pooled,
+    size,
+    too_few,
+    with_holm,
+)
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
 from ropewalk.objectives import position_weights
@@ -71,17 +81,18 @@ class Transfer(Analysis):
         """One sentence that answers the question, with an interval."""
         home, away = records["home"], records["away"]
         if away is None:
-            known = "all of them their own" if home else "of which none is known to be their own"
+            known = "the task their own" if home else "the task none that they are known to be found on"
             mean = f"{size(records['all'])} on average"
-            return f"On {records['all']['cells']} tasks, {known}, the factors change U by {mean}."
+            where = counted(records["all"]["cells"], "cell")
+            return f"In {where} of factors and task, {known}, the factors change U by {mean}."
         low, high = away["low"] or 0.0, away["high"] or 0.0
         verdict = (
             "they transfer" if low > 0 else "they hurt there" if high < 0 else "no gain beyond the noise transfers"
         )
         at_home = f" and by {size(home)} on what they were found on" if home else ""
         return (
-            f"On {away['cells']} tasks or lengths that they were not found on the factors change U by {size(away)} on "
-            f"average{at_home}: {verdict}."
+            f"On tasks or lengths that they were not found on ({counted(away['cells'], 'cell')}) factors change U by "
+            f"{size(away)} on average{at_home}: {verdict}."
         )
 
     def remarks(self, records: Json) -> list[str]:
@@ -92,8 +103,8 @@ class Transfer(Analysis):
         fewest = min(task["records"] for task in records["tasks"].values())
         return [
             *too_few(fewest, len(rows)),
-            f"Of {len(rows)} cells {signs.count(1)} gain outside the noise, {signs.count(-1)} lose, {signs.count(0)} "
-            "change nothing beyond it (Holm).",
+            f"Of {counted(len(rows), 'cell')} {signs.count(1)} gain outside the noise, {signs.count(-1)} lose, "
+            f"{signs.count(0)} change nothing beyond it (Holm).",
             *(
                 [f"Not found on any of these tasks, as far as their file says: {', '.join(unknown)}."]
                 if unknown

@@ -92,7 +92,12 @@ def _with_tasks(kind: type[Analysis]) -> Command:
         out: OutDir = None,
         output: Output | None = None,
     ) -> dict[str, Any]:
-        choices = {mixed.name: mixed.choice for mixed in (task or TaskMix()).tasks()}
+        mix = task or TaskMix()
+        mixed = mix.tasks()
+        told = len(set(mix.task)) == len(mixed)  # what was typed says more of a task than its name
+        choices = dict(
+            zip(mix.task if told else [one.name for one in mixed], [one.choice for one in mixed], strict=True)
+        )
         return _analyse(kind, own, out, lambda: subject_of(kind, model, choices, factors, split))
 
     return command
@@ -118,9 +123,12 @@ def _analyse(kind: type[Analysis], own: Any, out: Path | None, subject: Callable
     analysis = kind(**({} if own is None else {entry.name: getattr(own, entry.name) for entry in fields(own)}))
     target = out or Path("runs") / f"analyze-{kind.name}"
     check_folder(target, analysis)  # before a model is loaded
-    with console.StageProgress() as progress:
-        on = replace(subject(), on_event=console.follow(progress))
-        document = perform(analysis, on, target, command=command())
+    try:
+        with console.StageProgress() as progress:
+            on = replace(subject(), on_event=console.follow(progress))
+            document = perform(analysis, on, target, command=command())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; what was scored is kept in {target}, the same command goes on") from None
     for panel in analysis.panels(document["records"])[:1]:
         console.output().print(_table(panel, console.output().width), "")
     for sentence in (document["sentence"], *document["remarks"]):

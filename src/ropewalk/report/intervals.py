@@ -56,7 +56,7 @@ def heat_layers(rows: Rows, x: alt.X, y_title: str, names: Sequence[str]) -> alt
 
 def named_axis(names: Sequence[str], title: str | None) -> alt.X:
     """An axis of names, in their order; long ones are aslant."""
-    long = sum(len(name) + 2 for name in names) > 80
+    long = sum(len(name) + 2 for name in names) > 120
     return alt.X("x:O", title=title, sort=list(names), axis=alt.Axis(labelAngle=-40 if long else 0, labelLimit=220))
 
 

@@ -76,10 +76,16 @@ def too_few(records: int, tests: int) -> list[str]:
     if smallest < ALPHA:
         return []
     needed = math.floor(1 + math.log2(tests / ALPHA)) + 1
+    given = f"{counted(records, 'record')} and {counted(tests, 'comparison')}"
     return [
-        f"Warning: with {records} records and {tests} comparisons no p-value can be below {smallest:.2g}, so nothing "
-        f"can be outside the noise: give at least {needed} records (--limit)."
+        f"Warning: with {given} no p-value can be below {smallest:.2g}, so nothing can be outside the noise: give at "
+        f"least {needed} records (--limit)."
     ]
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 record", "2 records"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def size(row: Json, scale: float = 1.0, unit: str = "nats a token") -> str:
