@@ -69,7 +69,7 @@ class Naive:
             pairs = [
                 (query, key)
                 for query in range(len(self.seen))
-                for key in range(1, query)
+                for key in range(1, query + 1)
                 if low <= query - key < high and self.seen[query, key]
             ]
             found.append(np.mean([self.scores[:, q, k].mean().item() for q, k in pairs]) if pairs else np.nan)

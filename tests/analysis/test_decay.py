@@ -9,14 +9,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ropewalk.analysis.decay import slope
+from ropewalk.analysis.decay import height, slope
 from ropewalk.analysis.parts.attention_statistics import distance_starts
 from ropewalk.analysis.parts.readings import roformer_bound
 
 
 def test_distances_are_half_octaves() -> None:
-    assert distance_starts(100).tolist() == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91]
-    assert distance_starts(2).tolist() == distance_starts(1).tolist() == [1]
+    assert distance_starts(100).tolist() == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91]
+    assert distance_starts(2).tolist() == distance_starts(1).tolist() == [0, 1]
     for tokens in range(2, 300):
         shorter, longer = distance_starts(tokens).tolist(), distance_starts(300).tolist()
         assert shorter == [start for start in longer if start < tokens]
@@ -42,10 +42,21 @@ def test_the_bound_is_roformers(factor: float) -> None:
 
 def test_the_slope_is_that_of_a_line_and_passes_over_gaps() -> None:
     starts = distance_starts(500).tolist()
-    line = 3 - 0.25 * np.log2(starts)
+    line = np.array([100.0, *(3 - 0.25 * np.log2(starts[1:]))])  # what is at distance 0 is of another kind
     gaps = np.where(np.arange(len(starts)) % 3 == 0, math.nan, line)
     both = slope(np.stack([line, gaps]), starts)
     np.testing.assert_allclose(both, [-0.25, -0.25], rtol=1e-12)
     noisy = line + np.random.default_rng(0).normal(size=len(starts))
-    assert slope(noisy, starts) == pytest.approx(np.polyfit(np.log2(starts), noisy, 1)[0])
+    assert slope(noisy, starts) == pytest.approx(np.polyfit(np.log2(starts[1:]), noisy[1:], 1)[0])
     assert np.isnan(slope(np.full(len(starts), math.nan), starts))
+
+
+def test_a_factor_lifts_the_bound_as_much_as_it_is_above_1() -> None:
+    """The slope over log distance hardly tells: a factor moves the curve along it. Distance 0 is 1 in any case."""
+    theta = 10000 ** (-np.arange(16) / 16)
+    bounds = np.stack(
+        [roformer_bound(np.exp(1j * np.outer(np.arange(600) / s, theta))) for s in (0.7, 0.9, 1, 1.1, 1.3)]
+    )
+    assert (bounds[:, 0] == 1).all()
+    assert (np.diff(height(bounds)) > 0).all()
+    assert height(np.array([[1.0, 0.5, math.nan, 0.1]]))[0] == pytest.approx(-0.7)

@@ -38,14 +38,16 @@ class Decay(Analysis):
     Decay: the slope of the mean score q·k / sqrt(D) over the logarithm of the distance, in logits lost a doubling, from
     all pairs of tokens of real prompts but the first key; distances in half octaves of equal weight. In theory: the
     same slope of RoFormer's bound (arXiv 2104.09864, section 3.4.3), a share of that at distance 0, from the tables
-    that the layer gets. If less decay is what helps, the layers whose decay the factors lower should carry the gain:
-    tested is the rank correlation over layers of the lowered decay with the layer's part in the gain, which is what U
-    of the log-likelihood loses when that layer alone is put back to factor 1.
+    that the layer gets. A factor moves such a curve along the logarithm of the distance: what it changes is less the
+    slope than the height. So lift: the mean over distances of what the factors add to the curve, above what they add at
+    distance 0, which no rotation reaches. If less decay is what helps, the layers with the most lift should carry the
+    gain: tested is the rank correlation over layers of the lift with the layer's part in the gain, which is what U of
+    the log-likelihood loses when that layer alone is put back to factor 1.
     """
 
     name: ClassVar[str] = "decay"
     question: ClassVar[str] = (
-        "Does attention decay with distance, and does less decay predict a layer's part in the gain?"
+        "Does attention decay with distance, and does less of it predict a layer's part in the gain?"
     )
     example: ClassVar[str] = "ropewalk analyze decay --model demo --factors runs/demo --keys 10"
     OPTIONS: ClassVar[type] = Options
@@ -54,22 +56,25 @@ class Decay(Analysis):
         """Curves and decay by layer, before and after; each layer's part in the gain; their rank correlations."""
         given = subject.one_set
         starts, found = read_arms(subject, {"vanilla": None, "factors": given})
-        if len(starts) < 3:
-            raise DataError(f"prompts of {starts[-1]} tokens at most show no decay; expected at least 4 tokens")
+        if len(starts) < 4:
+            raise DataError("prompts of 3 tokens at most show no decay; expected at least 4 tokens")
         parts = contributions(subject, given)
         decay = {arm: -slope(found[arm].scores, starts) for arm in ARMS}
         theory = {arm: -slope(found[arm].bound, starts) for arm in ARMS}
-        lowered = {
-            "measured": decay["vanilla"] - decay["factors"],
-            "theory": np.broadcast_to(theory["vanilla"] - theory["factors"], parts.values.shape),
+        lifts = {
+            "measured": height(found["factors"].scores) - height(found["vanilla"].scores),
+            "theory": np.broadcast_to(
+                height(found["factors"].bound) - height(found["vanilla"].bound), parts.values.shape
+            ),
         }
         layers: list[Json] = [
             {
                 "layer": layer,
                 "factor": given[layer],
                 "measured": {arm: _mean(decay[arm][:, row]) for arm in ARMS},
-                "lowered": difference(lowered["measured"][:, row]),
                 "theory": {arm: float(theory[arm][row]) for arm in ARMS},
+                "lift": difference(lifts["measured"][:, row]),
+                "lift_in_theory": float(lifts["theory"][0, row]),
                 "part": parts.effects[row],
             }
             for row, layer in enumerate(subject.rotary_layers)
@@ -83,9 +88,10 @@ class Decay(Analysis):
             "layers": layers,
             "curves": {arm: _curves(found[arm]) for arm in ARMS},
             "decay": {arm: _mean(decay[arm].mean(axis=1)) for arm in ARMS},
-            "lowered": difference(lowered["measured"].mean(axis=1)),
+            "less_decay": difference((decay["vanilla"] - decay["factors"]).mean(axis=1)),
+            "lift": difference(lifts["measured"].mean(axis=1)),
             "falls": int(sum(row["measured"]["vanilla"]["low"] > 0 for row in layers)),
-            "predicts": {kind: correlation(lowered[kind], parts.values) for kind in KINDS},
+            "predicts": {kind: correlation(lifts[kind], parts.values) for kind in KINDS},
         }
 
     def answer(self, records: Json) -> str:
@@ -96,17 +102,17 @@ class Decay(Analysis):
         mean = records["decay"]["vanilla"]
         return (
             f"Without factors scores fall by {mean['estimate']:.3g} {UNIT} of the distance on average over layers "
-            f"(95 % interval {mean['low']:.3g} to {mean['high']:.3g}), and how much the factors lower that in a layer "
-            f"{verdict} the layer's part in the gain: {in_words(row)}."
+            f"(95 % interval {mean['low']:.3g} to {mean['high']:.3g}), and how much the factors lift far scores in a "
+            f"layer {verdict} the layer's part in the gain: {in_words(row)}."
         )
 
     def remarks(self, records: Json) -> list[str]:
         """In how many layers scores fall, what the factors change on average, and what theory predicts."""
-        total = len(records["layers"])
         return [
-            f"Scores fall with the distance in {records['falls']} of {total} layers outside the noise; the factors "
-            f"lower the decay by {size(records['lowered'], unit=UNIT)} on average over layers.",
-            "The decay that is lowered in theory, that of RoFormer's bound, and the layer's part in the gain: "
+            f"Scores fall with the distance in {records['falls']} of {len(records['layers'])} layers outside the noise; "
+            f"on average over layers the factors lower the decay by {size(records['less_decay'], unit=UNIT)} and lift "
+            f"the scores, over distances, by {size(records['lift'], unit='logits')}.",
+            "The lift in theory, of RoFormer's bound, and the layer's part in the gain: "
             f"{in_words(records['predicts']['theory'])}.",
             f"The gain to be predicted: U of the log-likelihood changes by {size(records['gain']['likelihood'])}, on "
             f"{records['records']} records.",
@@ -123,14 +129,19 @@ class Decay(Analysis):
 
 
 def slope(curves: Array, starts: list[int]) -> Array:
-    """Least-squares slope over log2 of the distance, [...], of curves [..., distances]; NaN entries don't count."""
-    x = np.log2(np.asarray(starts, dtype=np.float64))
-    there = np.isfinite(curves)
+    """Least-squares slope over log2 of the distance, [...], of curves [..., distances], without distance 0 and NaN."""
+    x = np.log2(np.asarray(starts[1:], dtype=np.float64))
+    there = np.isfinite(curves[..., 1:])
     count = there.sum(axis=-1)
-    y = np.where(there, curves, 0.0)
+    y = np.where(there, curves[..., 1:], 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         x_gap = there * (x - ((there * x).sum(axis=-1) / count)[..., None])
         return np.asarray((x_gap * y).sum(axis=-1) / (x_gap * x_gap).sum(axis=-1))
+
+
+def height(curves: Array) -> Array:
+    """Mean over distances, [...], of how far curves [..., distances] lie above their value at distance 0."""
+    return np.asarray(np.nanmean(curves[..., 1:] - curves[..., :1], axis=-1))
 
 
 def _mean(values: Array) -> Json:
@@ -139,7 +150,7 @@ def _mean(values: Array) -> Json:
 
 
 def _curves(read: Readings) -> Json:
-    """By layer: mean score above that of the nearest distance, null where there is no pair; and the bound."""
+    """By layer: mean score above that at distance 0, null where there is no pair; and the bound."""
     scores = read.scores.mean(axis=0)
     above = scores - scores[:, :1]
     measured = [[float(value) if np.isfinite(value) else None for value in row] for row in above]
@@ -159,16 +170,17 @@ def _by_layer_panel(records: Json) -> Panel:
     return Panel(
         key="decay-measured",
         title="Decay by layer, measured from q·k",
-        note="Logits that the mean score loses as the distance doubles, with 95 % intervals; below 0 it grows.",
+        note="Logits that the mean score loses as the distance doubles, with 95 % intervals; below 0 it grows. Lift: "
+        "what the factors add to the scores over distances, above what they add at distance 0.",
         label="Points with intervals: the decay of attention scores by layer, without and with factors.",
         chart=interval_layers(rows, layer_axis(records["num_layers"] - 1), UNIT, ARMS, form=".3~g", aside=False),
-        columns=("layer", "factor", "vanilla", "factors", "lowered by", "interval", "part in the gain"),
+        columns=("layer", "factor", "vanilla", "factors", "lift", "interval", "part in the gain"),
         rows=[
             [
                 row["layer"],
                 f"{row['factor']:.3f}",
                 *(f"{row['measured'][arm]['estimate']:.4f}" for arm in ARMS),
-                *cells(row["lowered"])[:2],
+                *cells(row["lift"])[:2],
                 cells(row["part"]["likelihood"])[0],
             ]
             for row in records["layers"]
@@ -216,7 +228,7 @@ def _curve_panel(records: Json) -> Panel:
     return Panel(
         key="decay-curves",
         title="Scores by distance: what the factors change",
-        note="Mean score above that at distance 1, with factors minus without, in half octaves of distance: blue where "
+        note="Mean score above that at distance 0, with factors minus without, in half octaves of distance: blue where "
         "far tokens gain. In the table both curves.",
         label="Heat map of the change of the mean score by layer and distance in tokens.",
         chart=heat_layers(
@@ -238,28 +250,25 @@ def _prediction_panel(records: Json, kind: str) -> Panel:
     from ropewalk.report.intervals import interval_layers
     from ropewalk.report.panel import Panel
 
-    def lowered(row: Json) -> float:
-        if kind == "measured":
-            return float(row["lowered"]["difference"])
-        return float(row["theory"]["vanilla"] - row["theory"]["factors"])
+    def lift(row: Json) -> float:
+        return float(row["lift"]["difference"] if kind == "measured" else row["lift_in_theory"])
 
-    rows = [one for row in records["layers"] for one in point("a layer", lowered(row), row["part"]["likelihood"])]
+    rows = [one for row in records["layers"] for one in point("a layer", lift(row), row["part"]["likelihood"])]
+    unit = "measured, logits" if kind == "measured" else "in theory, share of the bound"
     x = alt.X(
         "x:Q",
-        title=f"decay that the factors take away, {'measured' if kind == 'measured' else 'in theory'}",
+        title=f"lift, {unit}",
         axis=alt.Axis(format="+.2~g", grid=False),
         scale=alt.Scale(zero=False, padding=12),
     )
     return Panel(
         key=f"decay-{kind}-prediction",
-        title=f"Does less decay predict the gain? {'As measured' if kind == 'measured' else 'In theory'}",
+        title=f"Does the lift {'as measured' if kind == 'measured' else 'in theory'} predict the gain?",
         note=f"A point a layer, with 95 % intervals: {in_words(records['predicts'][kind])}.",
-        label="Points with intervals: each layer's part in the gain by the decay that the factors take away.",
+        label="Points with intervals: each layer's part in the gain by what the factors add to far scores in it.",
         chart=interval_layers(rows, x, "part in the gain, nats a token", ["", "a layer"]),
-        columns=("layer", "decay taken away", "part in the gain", "interval"),
-        rows=[
-            [row["layer"], f"{lowered(row):+.4f}", *cells(row["part"]["likelihood"])[:2]] for row in records["layers"]
-        ],
+        columns=("layer", "lift", "part in the gain", "interval"),
+        rows=[[row["layer"], f"{lift(row):+.4f}", *cells(row["part"]["likelihood"])[:2]] for row in records["layers"]],
     )
 
 

@@ -30,7 +30,7 @@ class LayerAttention:
     entropy: float64 [T], nats, of each query's weights. thirds: float64 [T, 3], the weight on the first, middle and
     last third of the tokens up to the query, itself included; key j of query i belongs to third 3·j // (i + 1). first:
     float64 [T], the weight on the very first token, which is part of the first third: many heads rest there.
-    scores: float64 [distances], mean scaled q·k (after rotation and any soft cap) of the pairs at each distance of
+    scores: float64 [distances], mean scaled q·k (after rotation and any soft cap) of the pairs in each class of
     `distance_starts`, NaN where there is none. The first key is left out of the scores. pairs: int64, how many.
     """
 
@@ -47,10 +47,12 @@ def block_size(heads: int, tokens: int, *, gpu: bool = False) -> int:
 
 
 def distance_starts(tokens: int) -> NDArray[np.int64]:
-    """Where the classes of distance begin, in tokens: half octaves from 1, as far as a prompt of `tokens` reaches."""
+    """Where the classes of distance begin, in tokens: 0 (the token itself), then half octaves from 1 on, as far as a
+    prompt of `tokens` reaches.
+    """
     octaves = np.arange(2 * int(np.log2(max(2, tokens))) + 2) / 2
     starts = np.unique(np.round(2**octaves).astype(np.int64))
-    return np.asarray(starts[starts < max(2, tokens)])
+    return np.concatenate([[0], starts[starts < max(2, tokens)]])
 
 
 def attend(
@@ -100,9 +102,8 @@ class _Tally:
 
     def __init__(self, tokens: int, device: torch.device) -> None:
         starts = torch.from_numpy(distance_starts(tokens))
-        # Class of each distance; 0 is the token itself, and pairs that don't count: it is dropped.
-        self._classes = torch.bucketize(torch.arange(tokens), starts, right=True).to(device)
-        self._count = len(starts) + 1
+        self._classes = torch.bucketize(torch.arange(tokens), starts, right=True).sub_(1).to(device)  # of each distance
+        self._count = len(starts) + 1  # the last one is for pairs that don't count
         self._sums = torch.zeros(self._count, dtype=torch.float64, device=device)
         self._pairs = torch.zeros(self._count, dtype=torch.int64, device=device)
         self._entropy = torch.empty(tokens, dtype=torch.float64, device=device)
@@ -113,7 +114,7 @@ class _Tally:
         """scores: [H, b, keys] of the queries from `start` and the keys from `low` on."""
         queries, keys = self._places(scores, start, low)
         counted = seen & (keys > 0)
-        classes = self._classes[(queries - keys).clamp_(min=0)].masked_fill_(~counted, 0).flatten()
+        classes = self._classes[(queries - keys).clamp_(min=0)].masked_fill_(~counted, self._count - 1).flatten()
         self._sums += torch.bincount(classes, scores.mean(dim=0).double().flatten(), self._count)
         self._pairs += torch.bincount(classes, minlength=self._count)
 
@@ -131,7 +132,7 @@ class _Tally:
 
     def result(self) -> LayerAttention:
         """All of it, on the host."""
-        sums, pairs = (values.cpu().numpy()[1:] for values in (self._sums, self._pairs))
+        sums, pairs = (values.cpu().numpy()[:-1] for values in (self._sums, self._pairs))
         with np.errstate(invalid="ignore"):
             scores = sums / pairs
         entropy, thirds, first = (values.cpu().numpy() for values in (self._entropy, self._thirds, self._first))

@@ -25,8 +25,8 @@ class Readings:
     entropy: [records, L], nats, of the queries that predict the answer. thirds: [records, L, 3], their weight on the
     first, middle and last third of the tokens up to them. first: [records, L], on the very first token alone.
     prompt_entropy, prompt_thirds: the same of all queries before the answer's. scores: [records, L, distances], mean
-    scaled q·k of all queries at each distance, NaN where there is no pair. bound: [L, distances], RoFormer's bound of
-    the rotation alone, as a share of that at distance 0.
+    scaled q·k of all queries in each class of distance, NaN where there is no pair; the first class is distance 0.
+    bound: [L, distances], RoFormer's bound of the rotation alone, as a share of that at distance 0.
     """
 
     entropy: Array
