@@ -47,7 +47,7 @@ class Decay(Analysis):
 
     name: ClassVar[str] = "decay"
     question: ClassVar[str] = (
-        "Does attention decay with distance, and does less of it predict a layer's part in the gain?"
+        "Does attention decay with distance, and does less decay predict a layer's part in the gain?"
     )
     example: ClassVar[str] = "ropewalk analyze decay --model demo --factors runs/demo --keys 10"
     OPTIONS: ClassVar[type] = Options
@@ -108,10 +108,11 @@ class Decay(Analysis):
 
     def remarks(self, records: Json) -> list[str]:
         """In how many layers scores fall, what the factors change on average, and what theory predicts."""
+        change = {name: size(records[name], unit=unit) for name, unit in (("less_decay", UNIT), ("lift", "logits"))}
         return [
-            f"Scores fall with the distance in {records['falls']} of {len(records['layers'])} layers outside the noise; "
-            f"on average over layers the factors lower the decay by {size(records['less_decay'], unit=UNIT)} and lift "
-            f"the scores, over distances, by {size(records['lift'], unit='logits')}.",
+            f"Scores fall with the distance in {records['falls']} of {len(records['layers'])} layers outside noise; "
+            f"on average over layers the factors lower the decay by {change['less_decay']} and lift the scores, over "
+            f"distances, by {change['lift']}.",
             "The lift in theory, of RoFormer's bound, and the layer's part in the gain: "
             f"{in_words(records['predicts']['theory'])}.",
             f"The gain to be predicted: U of the log-likelihood changes by {size(records['gain']['likelihood'])}, on "
