@@ -33,6 +33,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "docs/tasks.md": task_files,
     "docs/data.md": mdqa_sources,
     "docs/lm-eval.md": factors_file,
+    "docs/analysis.md": factors_file,
     "docs/long-documents.md": long_documents,
 }
 CONTEXT = 65_536  # of the tiny model: a token a byte makes prompts long
