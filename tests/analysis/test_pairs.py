@@ -105,3 +105,23 @@ def test_an_evaluator_by_the_models_forward_scores_what_is_in_place(loaded: tupl
     np.testing.assert_array_equal(same.log_likelihoods, whole.log_likelihoods)
     assert (some.log_likelihoods != whole.log_likelihoods).any()
     assert (some.log_likelihoods != vanilla.log_likelihoods).any()
+
+
+@pytest.mark.slow
+def test_a_real_models_pairs_are_those_of_its_base_and_all_of_them_are_what_apply_gives(
+    demo_model_and_tokenizer: tuple[Any, Any],
+) -> None:
+    model, tokenizer = demo_model_and_tokenizer
+    ids = torch.tensor([tokenizer("one two three four five six seven eight " * 30)["input_ids"]])
+    factors = ScalingFactors(1.0 + 0.01 * (layer % 7 - 3) for layer in range(30))
+    np.testing.assert_allclose(rotary_frequencies(model), 1e5 ** (-np.arange(32) / 32), rtol=1e-6)
+    vanilla = logits(model, ids)
+    with patched(model, factors):
+        whole = logits(model, ids)
+    with pairs_scaled(model, factors, "slow", NEVER):
+        assert torch.equal(logits(model, ids), whole)
+    with pairs_scaled(model, factors, "fast", NEVER):
+        assert torch.equal(logits(model, ids), vanilla)
+    with pairs_scaled(model, factors, "slow", 241.0):
+        assert not torch.equal(logits(model, ids), whole)
+    assert torch.equal(logits(model, ids), vanilla)

@@ -129,7 +129,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _of_document(document: Json, file: Path) -> Iterator[tuple[str, Mapping[str, Any], str | None]]:
-    named = document.get("provenance", {}).get("model") or {}
+    named = document.get("model") or document.get("provenance", {}).get("model")
     model = named.get("name") if isinstance(named, dict) else None
     if document.get("settings", {}).get("analysis") == "transfer":
         model, found = document["settings"]["model"]["name"], document["records"]
@@ -214,8 +214,10 @@ def _scatter(records: Json) -> Panel:
     chart = interval_layers(rows, x, "gain of the factors, points", ["", *models], aside=False, joined=False)
     if records["slope"] is not None:
         ends = [min(row["x"] for row in rows), max(row["x"] for row in rows)]
-        line = [{"x": at, "y": 100 * records["intercept"] + records["slope"]["difference"] * at} for at in ends]
-        fitted = alt.Chart(alt.InlineData(values=line)).mark_line(style="rule-soft").encode(x=x, y=alt.Y("y:Q"))
+        heights = [100 * records["intercept"] + records["slope"]["difference"] * at for at in ends]
+        line = [{"x": ends[0], "x2": ends[1], "y": heights[0], "y2": heights[1]}]
+        base = alt.Chart(alt.InlineData(values=line)).encode(x=x, x2="x2:Q", y=alt.Y("y:Q"), y2="y2:Q")
+        fitted = base.mark_rule(style="rule-soft")
         chart = alt.LayerChart(layer=[*chart.layer, fitted])
     return Panel(
         key="posttraining",

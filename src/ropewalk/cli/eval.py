@@ -45,7 +45,7 @@ def evaluate(
     from ropewalk.cli import console
     from ropewalk.cli.eval_tables import show
     from ropewalk.findings import short_text_regressions
-    from ropewalk.identity import base_scheme
+    from ropewalk.identity import base_scheme, model_identity
     from ropewalk.patch import factors_of
     from ropewalk.short_texts import short_text_checks, short_text_test
 
@@ -71,7 +71,7 @@ def evaluate(
             summary["warnings"] += short_text_regressions(summary["short_texts"])
         if methods:
             add_methods(summary, results, methods, evaluators, chosen, any_model=model.any_model, on_event=on_event)
-    summary |= {"rope": model.rope, "base": base_scheme(loaded)}
+    summary |= {"model": model_identity(loaded), "rope": model.rope, "base": base_scheme(loaded)}
     show(summary, _labels(chosen, methods))
     if scores:
         files.write_json(scores, {name: result.to_dict() for name, result in results.items()})
