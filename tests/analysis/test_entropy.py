@@ -12,7 +12,7 @@ from ropewalk.analysis.entropy import Entropy, halves, predicted
 from ropewalk.analysis.parts.attention_reader import read_attention
 from ropewalk.analysis.parts.contributions import contributions
 from ropewalk.analysis.parts.readings import read_arms
-from ropewalk.errors import DataError
+from ropewalk.errors import DataError, FactorsError
 from ropewalk.evaluate import Evaluator
 from ropewalk.factors import ScalingFactors
 from ropewalk.patch import factors_of, patched
@@ -81,6 +81,13 @@ def test_readings_are_means_over_the_prompts_of_a_record(loaded: tuple[Any, Any]
         np.testing.assert_allclose(found[arm].thirds.sum(axis=-1), 1, rtol=1e-5)
         assert found[arm].bound.shape == (4, len(starts))
     assert factors_of(model) is None
+
+
+def test_factors_of_another_model_are_refused_before_anything_is_read(loaded: tuple[Any, Any]) -> None:
+    on = subject(loaded, 2)
+    with pytest.raises(FactorsError, match="5 factors for a model of 4 layers"):
+        read_arms(on, {"vanilla": None, "factors": ScalingFactors([1.1] * 5)})
+    assert on.kept._memory == {}
 
 
 def test_a_part_is_what_leaving_the_layer_out_costs(loaded: tuple[Any, Any]) -> None:

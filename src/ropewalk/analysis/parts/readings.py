@@ -44,7 +44,10 @@ def read_arms(subject: Subject, arms: Mapping[str, ScalingFactors | None]) -> tu
     Raises `UnsupportedModelError` for a model whose attention can't be read, `DataError` for one that gives NaN.
     """
     from ropewalk.analysis.parts.attention_statistics import distance_starts
+    from ropewalk.patch import check_factors
 
+    given = [factors for factors in arms.values() if factors is not None]
+    check_factors(subject.model, *given, any_model=subject.any_model)  # before minutes are spent on vanilla
     evaluator = subject.evaluator
     prompts = _prompts(subject)
     starts = distance_starts(max(len(prompt.ids) for prompt in prompts)).tolist()
