@@ -31,7 +31,7 @@ def _config(
         "title": {"color": text, "subtitleColor": soft, "fontWeight": "bold", "anchor": "start"},
         "view": {"stroke": None},
         "range": {"category": category, "symbol": list(SHAPES), "diverging": diverging},
-        "style": {"handle": {"fill": ground}, "rule-soft": {"stroke": soft}},
+        "style": {"handle": {"fill": ground}, "rule-soft": {"color": soft}},
     }  # fmt: skip
 
 
