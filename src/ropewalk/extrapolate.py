@@ -265,12 +265,13 @@ class _Reader:
     def _far(self, length: int, split: Split, model: Any, tokenizer: Any) -> Examples | None:
         """The far tokens of a split's windows; None where no text has room for one."""
         task = self.texts.windows(length, split, self.plan.limit, far_only=True)
-        return None if task is None else Examples((_evaluator(model, tokenizer, task, split),))
+        return None if task is None else Examples((_evaluator(model, tokenizer, task, split, self.plan.budget),))
 
 
-def _evaluator(model: Any, tokenizer: Any, task: Task, split: Split) -> Evaluator:
-    """Answers are teacher-forced: of very long prompts that costs the reading alone."""
-    return Evaluator(model, tokenizer, task, task.examples(split), generate=False)
+def _evaluator(model: Any, tokenizer: Any, task: Task, split: Split, windows: int = 0) -> Evaluator:
+    """Answers are teacher-forced: of long prompts that costs the reading alone. windows: that a search will read."""
+    examples = task.examples(split)
+    return Evaluator(model, tokenizer, task, examples, generate=False, candidates=max(1, windows // len(examples)))
 
 
 def _known(path: Path, settings: Mapping[str, Any]) -> dict[str, TaskResult] | None:

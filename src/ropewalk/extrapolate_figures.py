@@ -115,7 +115,8 @@ def _sentences(block: Mapping[str, Any]) -> Iterator[str]:
             yield f"{at} {scheme} with searched factors {_verdict(row, f'{scheme} alone')}"
     for arm, row in block["over_triangle"].items():
         if not _is_identity(block, arm):
-            yield f"{at} {scheme_of(arm)} with searched factors {_verdict(row, 'with the triangle')}"
+            scheme = scheme_of(arm)
+            yield f"{at} {scheme} with searched factors {_verdict(row, f'{scheme} with the triangle')}"
 
 
 def _is_identity(block: Mapping[str, Any], arm: str) -> bool:

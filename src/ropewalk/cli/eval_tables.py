@@ -51,7 +51,8 @@ def _against(summary: Mapping[str, Any], arms: Mapping[str, str]) -> Iterator[Ta
 
 
 def _in_turn(arms: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    (first, label), *others = arms.items()
+    """Vanilla and the next few arms; a heading may take a second line after a colon."""
+    (first, label), *others = ((arm, label.replace(":", ": ")) for arm, label in arms.items())
     rest = iter(others)
     while some := dict(islice(rest, BESIDE)):
         yield {first: label} | some
@@ -126,4 +127,4 @@ def _corrected(summary: Mapping[str, Any], arm: str, comparison: Mapping[str, An
 
 
 def _called(arm: str) -> str:
-    return "these factors" if arm == "factors" else f"the changes of {arm}"
+    return "these factors" if arm == "factors" else f"the settings of {arm}"

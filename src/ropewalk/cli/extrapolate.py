@@ -20,7 +20,6 @@ from ropewalk.cli.options import (
     TASK,
     Device,
     ModelName,
-    ModelOptions,
     NumberType,
     Output,
     Seed,
@@ -51,11 +50,20 @@ class PlainModel:
     ] = None
 
     def load(self, rope: str | None) -> tuple[Any, Any]:
-        """Model and tokenizer under another base scheme, None for its own."""
-        options = ModelOptions(
-            self.model, self.dtype, self.device, rope, trust_remote_code=self.trust_remote_code, any_model=True
-        )
-        return options.load()
+        """Model and tokenizer under another base scheme, None for its own; without a checkpoint's own factors."""
+        from ropewalk.checkpoint import load_pretrained
+        from ropewalk.demo import demo_model
+
+        path = demo_model() if self.model == "demo" else self.model
+        with console.working(f"Loading {self.model}" + (f" under {rope}" if rope else "")):
+            return load_pretrained(
+                str(path),
+                dtype=self.dtype,
+                device=self.device,
+                trust_remote_code=self.trust_remote_code,
+                apply_factors=False,
+                rope=rope,
+            )
 
 
 def extrapolate(
