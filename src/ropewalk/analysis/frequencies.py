@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 KINDS = ("all", "slow", "fast")
 FOUND = "given factors"
-VERDICTS = {
-    (True, True): "both matter",
-    (True, False): "it is the slow ones that matter, which set the decay over the length of the prompt",
-    (False, True): "it is not the decay over the length of the prompt that matters, which the slow ones set",
-    (False, False): "neither matters beyond the noise",
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class Frequencies(Analysis):
         arm = FOUND if FOUND in records["arms"] else next(iter(records["arms"]))
         found = {kind: row["likelihood"] for kind, row in records["arms"][arm].items()}
         what, change = ("The given factors", "change") if arm == FOUND else (f"The factor {arm}", "changes")
-        verdict = VERDICTS[bool(direction(found["slow"])), bool(direction(found["fast"]))]
+        verdict = _verdict(found, records["slow_over_fast"][arm])
         return (
             f"{what} on the slow pairs alone ({records['slow']} of {len(records['turns'])}, which turn less than once "
             f"in {records['wavelength']:g} tokens) {change} U by {size(found['slow'])}, on the fast pairs alone by "
@@ -145,6 +139,18 @@ def _score(
             subject.kept.get(key, lambda arm=arm, kind=kind: scored(arm, kind))  # type: ignore[misc]
         )
     return whole["vanilla"], found
+
+
+def _verdict(found: Json, slow_over_fast: Json) -> str:
+    """Which pairs matter. That one is outside the noise and the other is not does not yet say that they differ."""
+    outside = [kind for kind in KINDS[1:] if direction(found[kind])]
+    if len(outside) != 1:
+        return "both matter" if outside else "neither matters beyond the noise"
+    if not direction(slow_over_fast):
+        return f"the {outside[0]} ones matter, but not beyond the noise more than the others"
+    if outside == ["slow"]:
+        return "it is the slow ones that matter, which set the decay over the length of the prompt"
+    return "it is not the decay over the length of the prompt that matters, which the slow ones set"
 
 
 def _title(arm: str) -> str:

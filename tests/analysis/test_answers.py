@@ -1,4 +1,4 @@
-"""What the arms of `layers` are, what its sentence claims, and which cells of `transfer` are at home."""
+"""What the arms of `layers` are, what sentences claim, and which cells of `transfer` are at home."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ def row(difference: float, p: float) -> dict[str, Any]:
 def test_the_sentence_says_as_much_as_the_tests(early: Any, late: Any, says: str) -> None:
     records = {"positions": [0, 4, 9], "claim": {"1.1": {"early": early, "late": late}}}
     assert says in make_analysis("layers").answer(records)
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "between", "says"),
+    [
+        (0.001, 0.5, 0.01, "it is the slow ones that matter"),
+        (0.001, 0.5, 0.30, "the slow ones matter, but not beyond the noise more than the others"),
+        (0.5, 0.001, 0.01, "it is not the decay"),
+        (0.5, 0.001, 0.30, "the fast ones matter, but not beyond the noise more than the others"),
+        (0.001, 0.001, 0.01, "both matter"),
+        (0.5, 0.5, 0.01, "neither matters beyond the noise"),
+    ],
+)
+def test_slow_pairs_are_said_to_matter_more_only_where_they_do(
+    slow: float, fast: float, between: float, says: str
+) -> None:
+    found = {kind: {"likelihood": row(0.1, p)} for kind, p in (("slow", slow), ("fast", fast), ("all", 0.1))}
+    records = {"arms": {"1.1": found}, "slow_over_fast": {"1.1": row(0.1, between)}}
+    answer = make_analysis("frequencies").answer(records | {"slow": 3, "turns": [0.1] * 8, "wavelength": 100.0})
+    assert f": {says}" in answer
 
 
 def test_a_cell_is_at_home_where_the_factors_were_found_on_such_a_task() -> None:
