@@ -102,30 +102,30 @@ def _run(model: Any, prompt: Sequence[int], new_tokens: int) -> tuple[float, flo
         forget_longest(model)
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     ids = torch.tensor([list(prompt)], device=device)
-    started = _now(device)
+    started = time.perf_counter()
     output = model(input_ids=ids, use_cache=True, **few)
     token = output.logits[:, -1:].argmax(-1)
-    read = _now(device)
+    token.tolist()  # waits for every GPU that had a part in it
+    read = time.perf_counter()
     for _ in range(new_tokens):
-        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=token.to(device), past_key_values=output.past_key_values, use_cache=True)
         token = output.logits[:, -1:].argmax(-1)
-    return read - started, _now(device) - read, output.past_key_values
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    token.tolist()
+    return read - started, time.perf_counter() - read, output.past_key_values
 
 
 def _memory(model: Any, prompt: Sequence[int], new_tokens: int) -> dict[str, int]:
-    """Bytes of the KV cache at the end, and at the peak of all that was allocated on the way."""
-    device = input_device(model)
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    """Bytes of the KV cache at the end, and at the peak of all that was allocated on the way; over all GPUs."""
+    gpus = sorted({parameter.device.index for parameter in model.parameters() if parameter.device.type == "cuda"})
+    if gpus:
+        before = sum(map(torch.cuda.memory_allocated, gpus))
+        for gpu in gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
         cache = _run(model, prompt, new_tokens)[2]
-        return {"cache_bytes": _cache_bytes(cache), "peak_bytes": torch.cuda.max_memory_allocated(device) - before}
+        return {
+            "cache_bytes": _cache_bytes(cache),
+            "peak_bytes": sum(map(torch.cuda.max_memory_allocated, gpus)) - before,
+        }
     from torch.profiler import ProfilerActivity, profile
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it writes to standard error that it begins and ends
