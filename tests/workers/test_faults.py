@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +28,8 @@ Run = Callable[..., SearchResult]
 
 @pytest.fixture(scope="module", autouse=True)
 def running(ray_token: Path) -> Iterator[None]:
-    """One cluster for all tests here, with room for 4 workers."""
+    """One cluster for all tests here, with room for 4 workers, and a cache of models of their own."""
+    os.environ["ROPEWALK_CACHE"] = str(ray_token.parent / "cache")
     with cluster(WorkerSettings(count=4)):
         yield
 
@@ -128,3 +130,18 @@ def test_gpus_that_are_not_there_are_an_error(tiny_path: Path) -> None:
         on_workers(ModelSource(str(tiny_path)), WorkerSettings(count=2, gpus_each=1)),
     ):
         pass
+
+
+def test_a_model_that_a_node_lacks_is_shipped_once(
+    tiny_path: Path, loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path leads to the model in this process alone: through its working directory, which workers don't share."""
+    (tmp_path / "model").symlink_to(tiny_path)
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    source = ModelSource("/proc/self/cwd/model", "float32")
+    with on_workers(source, WorkerSettings(count=2), say=said.append, all_ready=True) as away:
+        found = evaluator(*away).score(None)
+    assert found.to_dict() == evaluator(*loaded).score(None).to_dict()
+    assert sum("gets the model" in line for line in said) == 2
+    assert len(list((Path(os.environ["ROPEWALK_CACHE"]) / "models").glob("model-*"))) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ropewalk.errors import PrerequisiteError, RopewalkError
 
 if TYPE_CHECKING:
     from ropewalk.workers.crew import Needs
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,45 @@ def cluster(settings: WorkerSettings, say: Callable[[str], None] = lambda text: 
     if ray.is_initialized():
         yield
         return
+    if settings.address is not None:
+        _check_address(settings.address)
     options: dict[str, Any] = {"address": settings.address or "local"}
     if settings.address is None:
         cpus = max(os.cpu_count() or 1, settings.count or 1)
         options |= {"include_dashboard": settings.dashboard, "num_cpus": cpus}
-    try:
-        context = ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        what = f"can't join the Ray cluster at {settings.address}" if settings.address else "can't start Ray"
-        raise RopewalkError(f"{what}: {' '.join(str(error).split())}") from None
+    context = _init(options, settings.address)
     if settings.dashboard and context.dashboard_url:
         say(f"Ray's dashboard: http://{context.dashboard_url}")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise `RopewalkError` if nobody listens there, for Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise RopewalkError(f"--ray-address {address}: expected HOST:PORT of the head, as `ray start --head` prints it")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RopewalkError(f"--ray-address {address}: no cluster answers there ({error})") from None
+
+
+def _init(options: dict[str, Any], address: str | None) -> Any:
+    """`ray.init`; one of our own is tried twice, for Ray gives it 30 seconds, however busy the machine is."""
+    import ray
+
+    for attempt in range(1 if address else 2):
+        try:
+            return ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray has no class for some of them
+            ray.shutdown()
+            what = f"can't join the Ray cluster at {address}" if address else "can't start Ray"
+            if address or attempt:
+                raise RopewalkError(f"{what}: {' '.join(str(error).split())}") from error
+    return None
 
 
 def sized(settings: WorkerSettings, nodes: Sequence[dict[str, float]], *, on_cpu: bool) -> tuple[int, Needs]:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import ray
@@ -16,11 +17,12 @@ import ray
 from ropewalk.answers import Block
 from ropewalk.elsewhere import Facts
 from ropewalk.factors import ScalingFactors
+from ropewalk.workers.shipping import Shipment, unpack
 from ropewalk.workers.units import Unit
 from ropewalk.workers.worker import Done, Failed, Worker, host
 
 State = Literal["waiting for a place", "reading the model", "free", "busy"]
-Make = Callable[[], Worker]
+Make = Callable[[str], Worker]  # of the path of the model
 
 
 class WorkerActor:
@@ -34,10 +36,16 @@ class WorkerActor:
         """Host, Ray's id of the node, process id."""
         return host(), ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def load(self) -> Facts | Failed:
-        """Load the model, and say which one it is."""
+    def load(self, path: str, shipment: Shipment | None) -> Facts | Failed | None:
+        """Load the model, and say which one it is. None: it is not on this node, and has to be shipped."""
         try:
-            self._worker = self._make()
+            if Path(path).is_absolute() and not Path(path).exists():
+                if shipment is None:
+                    return None
+                self._worker = self._make(str(unpack(shipment)))
+                self._worker.model.config._name_or_path = path  # the model's name, which its results carry
+            else:
+                self._worker = self._make(path)
             return self._worker.facts()
         except Exception as error:
             return Failed.of(error)
@@ -101,10 +109,9 @@ class Member:
         self.unit = None
         self._is("waiting for a place", self._actor.where.remote())
 
-    def load(self, place: tuple[str, str, int]) -> None:
-        """It has a process, at this place: let it load the model."""
-        self.host, self.node, self.pid = place
-        self._is("reading the model", self._actor.load.remote())
+    def load(self, path: str, shipment: Shipment | None) -> None:
+        """Let it load the model."""
+        self._is("reading the model", self._actor.load.remote(path, shipment))
 
     def ready(self) -> None:
         """It has the model, and nothing to do."""

@@ -44,12 +44,18 @@ def on_workers(
         from ropewalk.workers.pool import Pool
 
         count, needs = sized(settings, list(living_nodes().values()), on_cpu=on_cpu)
-        source = replace(source, path=str(own.resolve()) if own.exists() else source.path, gpus=needs.gpus)
-        threads = None if needs.gpus else needs.cpus
-        pool = Pool(partial(make, source, threads), count, needs, timeout=settings.timeout, say=say)
+        path = str(own.absolute()) if own.exists() else source.path
+        made = partial(_made, make, replace(source, gpus=needs.gpus), None if needs.gpus else needs.cpus)
+        pool = Pool(made, path, count, needs, timeout=settings.timeout, say=say)
         try:
             pool.start_up(all_of_them=all_ready)
             hand_over(model, pool)
             yield model, tokenizer
         finally:
             pool.close()
+
+
+def _made(
+    make: Callable[[ModelSource, int | None], Worker], source: ModelSource, threads: int | None, path: str
+) -> Worker:
+    return make(replace(source, path=path), threads)

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -25,6 +26,7 @@ from ropewalk.factors import ScalingFactors
 from ropewalk.workers.agreement import check_agreement
 from ropewalk.workers.crew import Make, Member, Needs, living_nodes
 from ropewalk.workers.errors import WorkerError
+from ropewalk.workers.shipping import Shipment, pack
 from ropewalk.workers.units import PoolJob, Unit
 from ropewalk.workers.worker import Done, Failed
 
@@ -38,17 +40,27 @@ MOST_FAILURES = 3  # processes in a row that a worker may lose without doing any
 class Pool:
     """Workers that hold a model; see `ropewalk.answers.Answerers`.
 
-    make: makes the worker in its process. timeout: seconds after which one that says nothing is taken to hang, in a
-    piece of work or while it starts (which may take `STARTING`). say: told in a line of every worker that starts, is
-    ready, or is lost.
+    make: makes the worker in its process, from the path of its model. path: of the model here, absolute, or a hub id;
+    nodes that lack it get a copy. timeout: seconds after which a worker that says nothing is taken to hang, in a piece
+    of work or while it starts (which may take `STARTING`). say: told in a line of every worker that starts, is ready,
+    or is lost.
     """
 
     facts: Facts
 
     def __init__(
-        self, make: Make, size: int, needs: Needs, *, timeout: float, say: Callable[[str], None] = lambda text: None
+        self,
+        make: Make,
+        path: str,
+        size: int,
+        needs: Needs,
+        *,
+        timeout: float,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._timeout, self._say, self._needs, self._size = timeout, say, needs, size
+        self._path = path
+        self._shipment: Shipment | None = None
         self._waiting: deque[Unit] = deque()
         self._keys: dict[int, int] = {}  # of questions, by the id of the object
         self._questions: list[tuple[Questions, Any]] = []  # and their reference; kept, or the id would go to another
@@ -132,14 +144,20 @@ class Pool:
             self._lost(member, " ".join(_plain(error).split()))
             return
         if member.state == "waiting for a place":
-            member.load(found)
+            member.host, member.node, member.pid = found
+            member.load(self._path, None)
             self._say(f"Worker {member.number} of {self._size}: reads the model on {member.host}")
         elif member.state == "reading the model":
             self._join(member, found)
         else:
             self._done(member, found)
 
-    def _join(self, member: Member, found: Facts | Failed) -> None:
+    def _join(self, member: Member, found: Facts | Failed | None) -> None:
+        if found is None:
+            self._say(f"Worker {member.number} of {self._size}: gets the model, which is not on {member.host}")
+            self._shipment = self._shipment or pack(Path(self._path))
+            member.load(self._path, self._shipment)
+            return
         if isinstance(found, Failed):
             where = f"worker {member.number} on {member.host}"
             if found.error is not None:
