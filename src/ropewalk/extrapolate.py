@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import files
-from ropewalk.engine.rope_schemes import has_length_dependent_rope
+from ropewalk.engine.rope_schemes import has_length_dependent_rope, rope_schemes
 from ropewalk.errors import DataError, StudyError
 from ropewalk.evaluate import Evaluator
 from ropewalk.events import OnEvent, Scored, Stage
@@ -98,9 +98,9 @@ def trained_length(model: Any, given: int | None) -> int:
     config = text_config(model)
     if given is not None:
         return given
-    scheme = base_scheme(model)
-    known = getattr(config, ORIGINAL, None) or scheme.get(ORIGINAL)
-    if known is None and scheme.get("rope_type") == "linear":
+    schemes = rope_schemes(model)
+    known = getattr(config, ORIGINAL, None) or next((one[ORIGINAL] for one in schemes if one.get(ORIGINAL)), None)
+    if known is None and any(one.get("rope_type") == "linear" for one in schemes):
         raise DataError("the model is linear already, and does not say its trained length: give --trained-length")
     known = known or getattr(config, LIMIT, None)
     if not known:
