@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ropewalk.analysis.decay import height, slope
+from ropewalk.analysis.decay import Decay, height, slope
 from ropewalk.analysis.parts.attention_statistics import distance_starts
 from ropewalk.analysis.parts.readings import roformer_bound
 
@@ -60,3 +60,12 @@ def test_a_factor_lifts_the_bound_as_much_as_it_is_above_1() -> None:
     assert (bounds[:, 0] == 1).all()
     assert (np.diff(height(bounds)) > 0).all()
     assert height(np.array([[1.0, 0.5, math.nan, 0.1]]))[0] == pytest.approx(-0.7)
+
+
+@pytest.mark.parametrize(
+    ("rho", "p", "said"), [(0.5, 0.01, "predicts"), (-0.5, 0.01, "goes against"), (0.5, 0.2, "is not found to predict")]
+)
+def test_the_answer_claims_what_the_test_over_layers_bears(rho: float, p: float, said: str) -> None:
+    row = {"rho": rho, "low": rho - 0.1, "high": rho + 0.1, "p": p}
+    mean = {"estimate": 0.7, "low": 0.6, "high": 0.8}
+    assert f"in a layer {said} the" in Decay().answer({"predicts": {"measured": row}, "decay": {"vanilla": mean}})

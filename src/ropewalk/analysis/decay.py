@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ropewalk.analysis.base import Analysis, Json, Subject
 from ropewalk.analysis.parts.contributions import contributions
-from ropewalk.analysis.parts.effects import cells, difference, effect, size
+from ropewalk.analysis.parts.effects import cells, difference, direction, effect, size
 from ropewalk.analysis.parts.points import point
 from ropewalk.analysis.parts.ranks import correlation, in_words
 from ropewalk.analysis.parts.readings import Readings, read_arms
@@ -97,8 +97,9 @@ class Decay(Analysis):
     def answer(self, records: Json) -> str:
         """One sentence that answers the question, with an interval."""
         row = records["predicts"]["measured"]
-        verdict = "can't be tested" if row["p"] is None else "predicts" if row["p"] < ALPHA and row["rho"] > 0 else ""
-        verdict = verdict or "is not found to predict"
+        verdict = "is not found to predict"
+        if row["p"] is not None and row["p"] < ALPHA:
+            verdict = "predicts" if row["rho"] > 0 else "goes against"
         mean = records["decay"]["vanilla"]
         return (
             f"Without factors scores fall by {mean['estimate']:.3g} {UNIT} of the distance on average over layers "
@@ -108,6 +109,8 @@ class Decay(Analysis):
 
     def remarks(self, records: Json) -> list[str]:
         """In how many layers scores fall, what the factors change on average, and what theory predicts."""
+        gain = records["gain"]["likelihood"]
+        noise = "" if direction(gain) else ", within the noise, so there is little to be predicted"
         change = {name: size(records[name], unit=unit) for name, unit in (("less_decay", UNIT), ("lift", "logits"))}
         return [
             f"Scores fall with the distance in {records['falls']} of {len(records['layers'])} layers outside noise; "
@@ -115,8 +118,8 @@ class Decay(Analysis):
             f"distances, by {change['lift']}.",
             "The lift in theory, of RoFormer's bound, and the layer's part in the gain: "
             f"{in_words(records['predicts']['theory'])}.",
-            f"The gain to be predicted: U of the log-likelihood changes by {size(records['gain']['likelihood'])}, on "
-            f"{records['records']} records.",
+            f"The gain to be predicted: on {records['records']} records U of the log-likelihood changes by "
+            f"{size(gain)}{noise}.",
         ]
 
     def panels(self, records: Json) -> list[Panel]:
