@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,8 +18,6 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"  # all that a page calls
 
 def render(template: str, drawn: Sequence[Panel], **content: Any) -> str:
     """The template with the specifications of the charts that are drawn on it, and with `content`."""
-    import vl_convert
-
     environment = Environment(
         loader=PackageLoader("ropewalk.report"),
         autoescape=True,
@@ -30,9 +29,17 @@ def render(template: str, drawn: Sequence[Panel], **content: Any) -> str:
     return environment.get_template(template).render(
         charts={panel.key: panel.spec() for panel in drawn},
         themes={"light": LIGHT | {"background": "transparent"}, "dark": DARK},
-        program=Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script")),
+        program=_program(),
         **content,
     )
+
+
+@cache
+def _program() -> Markup:
+    """What draws the charts; bundling it takes a second."""
+    import vl_convert
+
+    return Markup(vl_convert.javascript_bundle(SNIPPET).replace("</script", "<\\/script"))
 
 
 def flat(document: Any, name: str = "") -> list[tuple[str, str]]:
