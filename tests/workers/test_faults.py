@@ -126,7 +126,7 @@ def test_a_missing_model_is_the_users_mistake(tmp_path: Path, tiny_path: Path) -
 
 def test_gpus_that_are_not_there_are_an_error(tiny_path: Path) -> None:
     with (
-        pytest.raises(RopewalkError, match=r"2 workers of 1 GPU each.*room for 0 \(0 GPUs in all\)"),
+        pytest.raises(RopewalkError, match=r"asked for: 2, of 1 GPU each.*room for 0 \(0 GPUs in all\)"),
         on_workers(ModelSource(str(tiny_path)), WorkerSettings(count=2, gpus_each=1)),
     ):
         pass

@@ -144,8 +144,8 @@ def test_how_many_workers(settings: WorkerSettings, on_cpu: bool, expected: tupl
 @pytest.mark.parametrize(
     ("settings", "on_cpu", "words"),
     [
-        (WorkerSettings(count=7), False, "7 workers of 1 GPU each.*room for 6 .6 GPUs"),
-        (WorkerSettings(gpus_each=5), False, "1 workers of 5 GPUs each.*room for 0"),
+        (WorkerSettings(count=7), False, "asked for: 7, of 1 GPU each.*room for 6 .6 GPUs"),
+        (WorkerSettings(gpus_each=5), False, "asked for: 1, of 5 GPUs each.*room for 0"),
         (WorkerSettings(count=29), True, "29 workers were asked for, and the nodes have 28 cores"),
     ],
 )

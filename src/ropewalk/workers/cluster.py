@@ -112,8 +112,8 @@ def sized(settings: WorkerSettings, nodes: Sequence[dict[str, float]], *, on_cpu
         count = settings.count or max(1, room)
         if count > room:
             raise RopewalkError(
-                f"{count} workers of {gpus} GPU{'s' * (gpus > 1)} each were asked for, and the nodes have room for "
-                f"{room} ({there} GPUs in all): give fewer --num-workers, or --gpus-per-worker 0 for the CPU"
+                f"workers asked for: {count}, of {gpus} GPU{'s' * (gpus > 1)} each; the nodes have room for {room} "
+                f"({there} GPUs in all): give fewer --num-workers, or --gpus-per-worker 0 for the CPU"
             )
         return count, needs
     count = settings.count or 1
