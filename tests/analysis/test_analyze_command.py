@@ -78,7 +78,7 @@ def test_another_analysis_is_not_overwritten(
 
 
 def test_what_was_scored_before_a_stop_is_not_scored_again(
-    layers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored: list[int] = []
     real = Evaluator.score_many
@@ -91,6 +91,7 @@ def test_what_was_scored_before_a_stop_is_not_scored_again(
 
     monkeypatch.setattr(Evaluator, "score_many", stopping)
     assert run(layers) == 130
+    assert f"kept in {tmp_path / 'out'}, the same command goes on" in capsys.readouterr().err
     kept = len(list((tmp_path / "out" / "kept").iterdir()))
     assert kept == scored[0] > 0
     scored.clear()
