@@ -95,7 +95,7 @@ def test_every_verb_that_talks_can_be_quiet(
 ) -> None:
     text = "\n".join(shown_help(verb, capsys, monkeypatch))
     assert "--quiet" in text
-    assert ("--json" in text) == (verb != "dashboard")
+    assert ("--json" in text) == (verb not in ("dashboard", "studio"))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,7 @@ def test_every_verb_that_talks_can_be_quiet(
         (["mend", "x", "--budgt", "3"], "--budget", "see: ropewalk mend --help"),
         (["eval", "--model", "x", "--split", "tset"], '"test"', "see: ropewalk eval --help"),
         (["dashboard", "x", "--prot", "1"], "--port", "see: ropewalk dashboard --help"),
+        (["studio", "x", "--prot", "1"], "--port", "see: ropewalk studio --help"),
     ],
 )
 def test_what_was_mistyped_is_asked_for(

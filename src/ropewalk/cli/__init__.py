@@ -20,7 +20,7 @@ from ropewalk.cli.invocation import remember
 from ropewalk.errors import RopewalkError
 
 CONDUCT = """Exit codes:
-  0    done; a dashboard that Ctrl-C ended, too
+  0    done; a dashboard or studio that Ctrl-C ended, too
   2    a mistake in what was given; one line says what to do
   130  stopped by Ctrl-C; a search or mend goes on by the same command
   else a bug: please report its traceback
@@ -51,6 +51,7 @@ VERBS = (
     ("analyze", "analyze", "Which layers, which frequencies, why: one question about a model and its factors."),
     ("report", "report", "One page that shows a run, or several side by side; works offline."),
     ("dashboard", "dashboard", "Watch a search in the browser: every candidate in the study's own dashboard."),
+    ("studio", "studio", "Bend the curve by hand on a loaded model, in the browser; follow a search live."),
     ("export", "export", "Write a model with its factors: a checkpoint, code for plain transformers, factors."),
     ("push", "push", "Upload an export to the model hub."),
     ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("ropewalk report runs/kv", "ropewalk report runs/kv runs/paper --out both.html"),
     "dashboard": ("ropewalk dashboard runs/kv",),
+    "studio": ("ropewalk studio runs/kv", "ropewalk studio --model Qwen/Qwen2.5-0.5B-Instruct --keys 75"),
     "export": (
         "ropewalk export --model Qwen/Qwen2.5-0.5B --factors runs/kv --out kv",
         "ropewalk export --model kv --to remote-code --out kv-remote",

@@ -1,0 +1,1 @@
+"""The studio: a page on this machine that shows what scaling factors do to a loaded model, and lets a person steer."""

@@ -1,0 +1,307 @@
+"""The web application: what the page asks for, and what becomes of it. `ropewalk.studio.guard` stands before it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ropewalk.comparison import metric_words
+from ropewalk.errors import DataError, RopewalkError
+from ropewalk.factors import ScalingFactors
+from ropewalk.results import TaskResult
+from ropewalk.studio import charts
+from ropewalk.studio.bench import Bench
+from ropewalk.studio.candidates import Candidates
+from ropewalk.studio.decay import decay, distances
+from ropewalk.studio.draft import HIGH, LOW, Draft, drafted
+from ropewalk.studio.guard import Guard, TooLargeError, too_large
+from ropewalk.studio.session import VANILLA, Session, result_key
+from ropewalk.studio.worker import Worker, reason
+
+STATIC = Path(__file__).parent / "static"
+THIS = "this curve"
+
+Body = dict[str, Any]
+Answer = dict[str, Any]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def application(studio: Studio, port: int, token: str) -> Guard:
+    """All of the studio for a server on that port of this machine."""
+    actions = ("curve", "undo", "redo", "save", "forget", "load", "upload", "evaluate", "cancel")
+    reads = {"state": studio.state, "run": studio.run, "results": studio.results}
+    app = Starlette(
+        routes=[
+            Route("/", lambda request: FileResponse(STATIC / "index.html")),
+            Mount("/static", StaticFiles(directory=STATIC)),
+            *(Route(f"/api/{name}", _reading(read)) for name, read in reads.items()),
+            Route("/api/chart/{name}", _drawn(studio)),
+            Route("/api/factors.json", _file(studio)),
+            Route("/api/factors", _acting(studio.figures), methods=["POST"]),
+            *(Route(f"/api/{name}", _acting(_then_state(studio, name)), methods=["POST"]) for name in actions),
+        ]
+    )
+    return Guard(app, port, token)
+
+
+class Studio:
+    """The state, the thread that owns the model, and the run that is followed, if there is one."""
+
+    def __init__(self, session: Session, worker: Worker, model: str, candidates: Candidates | None = None) -> None:
+        self.session, self.worker, self.model, self.candidates = session, worker, model, candidates
+
+    @property
+    def bench(self) -> Bench:
+        """Raises `DataError` while there is no model."""
+        if self.worker.bench is None:
+            raise DataError(self.worker.trouble or "the model is still being loaded; try again in a moment")
+        return self.worker.bench
+
+    def state(self, query: Body) -> Answer:
+        """All that the page shows but charts and candidates."""
+        bench = self.worker.bench
+        found: Answer = {
+            "model": self.model,
+            "loading": bench is None and not self.worker.trouble,
+            "trouble": self.worker.trouble,
+            "directory": str(self.session.directory),
+            "version": self.session.version,
+            "jobs": [job.view() for job in self.worker.jobs],
+            "follows_run": self.candidates is not None,
+            **self.session.view(),
+        }
+        if bench is None:
+            return found
+        level = Draft.level().factors(bench.shape)
+        return found | {
+            "words": bench.words,
+            "num_layers": bench.shape.num_layers,
+            "rotary_layers": list(bench.shape.rotary_layers),
+            "low": LOW,
+            "high": HIGH,
+            "distances": distances(bench.tokens),
+            "vanilla_decay": decay(bench.frequencies, level.values, bench.tokens),
+            "figures": self._figures(self.session.current),
+        }
+
+    def figures(self, body: Body) -> Answer:
+        """Factors and decay of a curve that is being dragged; nothing is kept."""
+        return self._figures(Draft.from_json(body.get("draft")))
+
+    def _figures(self, draft: Draft) -> Answer:
+        bench = self.bench
+        factors = draft.factors(bench.shape)
+        return {"factors": list(factors.values), "decay": decay(bench.frequencies, factors.values, bench.tokens)}
+
+    def curve(self, body: Body) -> None:
+        """The curve that was dragged to its place."""
+        draft = Draft.from_json(body.get("draft"))
+        draft.factors(self.bench.shape)
+        self.session.change(draft)
+
+    def undo(self, _: Body) -> None:
+        """The curve before."""
+        self.session.undo()
+
+    def redo(self, _: Body) -> None:
+        """The curve after."""
+        self.session.redo()
+
+    def save(self, body: Body) -> None:
+        """Keep the curve under a name, and its factors in a file."""
+        bench = self.bench
+        name = self.session.save(body.get("name"))
+        bench.factors(self.session.current, self._evaluated(self.session.current)).save(self.session.factors_path(name))
+
+    def forget(self, body: Body) -> None:
+        """Delete a saved curve."""
+        self.session.forget(body.get("name"))
+
+    def load(self, body: Body) -> None:
+        """Edit a saved curve, a candidate of the run, the run's factors, or the model as it is."""
+        match body:
+            case {"saved": name}:
+                self.session.change(self.session.draft_of(name))
+            case {"candidate": [generation, slot]} if self.candidates is not None:
+                self.session.change(self.candidates.draft(generation, slot, self.bench.shape))
+            case {"run": True} if self.candidates is not None:
+                self._edit(ScalingFactors.load(self.candidates.directory / "factors.json"))
+            case {"vanilla": True}:
+                self.session.change(Draft.level())
+            case _:
+                raise DataError('expected {"saved": NAME}, {"candidate": [GENERATION, SLOT]}, {"run": true} or so')
+
+    def upload(self, body: Body) -> None:
+        """Edit the factors of a file, which have to be made for this model."""
+        self._edit(ScalingFactors.from_dict(body))
+
+    def _edit(self, factors: ScalingFactors) -> None:
+        bench = self.bench
+        factors.check_model(bench.identity, bench.base)
+        found = factors.found
+        method = found.get("method")
+        space = method.get("space", {}) if isinstance(method, dict) else {}
+        try:
+            draft = drafted(
+                factors.values,
+                bench.shape,
+                found.get("control_points"),
+                space.get("mode", "depth"),
+                space.get("skip_first", 0),
+            )
+        except (RopewalkError, TypeError, AttributeError):  # what it says of its curve is no curve: the values count
+            draft = drafted(factors.values, bench.shape)
+        self.session.change(draft)
+
+    def evaluate(self, body: Body) -> None:
+        """Queue the current curve, or a saved one."""
+        name = body.get("saved")
+        draft = self.session.current if name is None else self.session.draft_of(name)
+        self.worker.add(name or self._name(draft), draft.factors(self.bench.shape))
+
+    def cancel(self, body: Body) -> None:
+        """Stop an evaluation, or take it out of the queue."""
+        self.worker.cancel(body.get("job"))
+
+    def results(self, query: Body) -> Answer:
+        """The evaluated arms against each other: averages, gains over a reference, and all numbers of the charts."""
+        arms = self._arms(query)
+        if not arms:
+            return {"arms": [], "reference": VANILLA}
+        reference = query.get("reference", VANILLA)
+        reference = reference if reference in arms else VANILLA
+        return {
+            "arms": charts.table(arms, reference),
+            "reference": reference,
+            "metric": metric_words(arms[VANILLA].metric),
+            **charts.positions_table(arms),
+        }
+
+    def run(self, query: Body) -> Answer:
+        """The run that is followed."""
+        return {} if self.candidates is None else self.candidates.view()
+
+    def chart(self, name: str, query: Body) -> str | None:
+        """One of the report's charts as SVG; None where there is nothing to draw."""
+        arms = self._arms(query)
+        if not arms or (name != "accuracy" and len(arms) < 2):
+            return None
+        chart = charts.accuracy_chart(arms) if name == "accuracy" else charts.likelihood_chart(arms)
+        width = query.get("width", "")
+        pixels = int(width) if width.isascii() and width.isdigit() and len(width) < 6 else 560
+        return None if chart is None else charts.svg(chart, pixels, dark=query.get("theme") == "dark")
+
+    def current_file(self, query: Body) -> ScalingFactors:
+        """The current curve, or a saved one, as a file of factors."""
+        name = query.get("saved")
+        draft = self.session.current if name is None else self.session.draft_of(name)
+        return self.bench.factors(draft, self._evaluated(draft))
+
+    def _arms(self, query: Body) -> dict[str, TaskResult]:
+        bench = self.worker.bench
+        if bench is None or self._result(None) is None:
+            return {}
+        saved = dict(self.session.saved)
+        named: dict[str, TaskResult | None] = {VANILLA: self._result(None)}
+        if self.session.current not in saved.values():
+            named[THIS] = self._result(self.session.current)
+        named |= {name: self._result(draft) for name, draft in saved.items()}
+        return charts.chosen(named, query.get("hidden", "").split("\n"))
+
+    def _result(self, draft: Draft | None) -> TaskResult | None:
+        bench = self.bench
+        values = None if draft is None else draft.factors(bench.shape).values
+        return self.session.result(result_key(values, bench.examples))
+
+    def _evaluated(self, draft: Draft) -> dict[str, Any] | None:
+        result = self._result(draft)
+        return None if result is None else result.summary()
+
+    def _name(self, draft: Draft) -> str:
+        return next((name for name, saved in self.session.saved.items() if saved == draft), THIS)
+
+
+def _then_state(studio: Studio, name: str) -> Callable[[Body], Answer]:
+    """An action that answers with what the page shows after it."""
+    action: Callable[[Body], None] = getattr(studio, name)
+
+    def acted(body: Body) -> Answer:
+        action(body)
+        return studio.state({})
+
+    return acted
+
+
+def _safe(endpoint: Endpoint) -> Endpoint:
+    """Whatever goes wrong becomes an answer with the reason, and the page lives."""
+
+    @functools.wraps(endpoint)
+    async def safe(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except TooLargeError:
+            return too_large()
+        except RopewalkError as error:
+            return JSONResponse({"error": reason(error)}, status_code=400)
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            return JSONResponse({"error": f"a bug of the studio: {reason(error)}"}, status_code=500)
+
+    return safe
+
+
+def _reading(read: Callable[[Body], Answer]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(read, dict(request.query_params)))
+
+    return _safe(endpoint)
+
+
+def _acting(act: Callable[[Body], Answer]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        raw = await request.body()
+        return JSONResponse(await run_in_threadpool(act, _document(raw)))
+
+    return _safe(endpoint)
+
+
+def _drawn(studio: Studio) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        name = request.path_params["name"]
+        image = await run_in_threadpool(studio.chart, name, dict(request.query_params))
+        return Response(image or "", 200 if image else 204, media_type="image/svg+xml")
+
+    return _safe(endpoint)
+
+
+def _file(studio: Studio) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        factors = await run_in_threadpool(studio.current_file, dict(request.query_params))
+        text = json.dumps(factors.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        headers = {"Content-Disposition": 'attachment; filename="factors.json"'}
+        return Response(text, media_type="application/json", headers=headers)
+
+    return _safe(endpoint)
+
+
+def _document(raw: bytes) -> Body:
+    """A JSON object. Raises `DataError` for anything else."""
+    try:
+        document = json.loads(raw.decode("utf-8")) if raw else {}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise DataError(f"expected a JSON object, got {type(document).__name__}")
+    return document

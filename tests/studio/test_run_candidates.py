@@ -1,0 +1,84 @@
+"""A run in the studio: its model, its task, its candidates as they come."""
+
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio_process import ready, served
+
+from ropewalk import ScalingFactors
+from ropewalk.cli import run
+from ropewalk.errors import DataError
+from ropewalk.studio.candidates import Candidates
+from ropewalk.studio.draft import Shape
+from small_search import SPACE, search_with
+
+SHAPE = Shape(4, (0, 1, 2, 3))
+
+
+def test_candidates_appear_while_the_search_is_at_work(loaded: tuple[Any, Any], tmp_path: Path) -> None:
+    candidates = Candidates(tmp_path)
+    assert candidates.view()["count"] == 0
+    counts: list[int] = []
+    result = search_with(loaded, tmp_path, "bezier-ga", lambda event: counts.append(candidates.view()["count"]))
+    view, records = candidates.view(), [record for record in result.records if record.generation >= 0]
+    assert view["count"] == len(records)
+    assert len(set(counts)) > 3
+    assert view["best"][0]["fitness"] == max(record.fitness for record in records)
+    assert [one["fitness"] for one in view["best"]] == sorted((one["fitness"] for one in view["best"]), reverse=True)
+    assert candidates.trouble == ""
+    for record in records:
+        draft = candidates.draft(record.generation, record.slot, SHAPE)
+        assert draft.factors(SHAPE).values == SPACE.factors(record.candidate).values
+    with pytest.raises(DataError, match="no candidate 99:0"):
+        candidates.draft(99, 0, SHAPE)
+
+
+def test_a_run_brings_its_task_and_is_not_changed(
+    uninterrupted: tuple[Any, Path], tiny_path: Path, tmp_path: Path
+) -> None:
+    result, out = uninterrupted
+    copy = tmp_path / "a run"
+    copy.mkdir()
+    for name in ("study.db", "factors.json"):
+        shutil.copy(out / name, copy / name)
+    before = {path.name: sha256(path.read_bytes()).digest() for path in copy.iterdir()}
+    with served(copy, "--model", tiny_path, cwd=tmp_path) as page:
+        state = ready(page)
+        assert state["directory"] == "runs/studio-a-run"
+        assert state["words"].startswith("kv, 24 validation records at each of 2 positions")
+        best = page.read("run")["best"][0]
+        found = page.act("load", candidate=[best["generation"], best["slot"]])["figures"]["factors"]
+        (record,) = [one for one in result.records if (one.generation, one.slot) == (best["generation"], best["slot"])]
+        assert found == list(SPACE.factors(record.candidate).values)
+        assert page.act("load", run=True)["figures"]["factors"] == list(ScalingFactors.load(copy / "factors.json"))
+        assert "no candidate" in page.refused("load", candidate=[0, "x"])
+        assert page.end() == 0
+    assert {path.name: sha256(path.read_bytes()).digest() for path in copy.iterdir()} == before
+
+
+def test_an_unfinished_run_needs_a_model_and_it_has_to_be_its_own(
+    uninterrupted: tuple[Any, Path], roomy_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = uninterrupted[1]
+    assert run(["studio", str(out)]) == 2
+    assert "name it with --model" in capsys.readouterr().err
+    assert run(["studio", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_finished_run_knows_its_model(roomy_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kv"
+    small = ("--keys", "3", "--positions", "2", "--limit", "2", "--validation-limit", "2", "--test-limit", "4")
+    few = ("--generations", "1", "--population", "3", "--control-budget", "0", "--no-chat-template")
+    assert run(["search", "--model", str(roomy_path), *small, *few, "--out", str(out)]) == 0
+    with served(out, cwd=tmp_path) as page:
+        state = ready(page)
+        assert state["trouble"] == ""
+        assert state["model"] == str(roomy_path)
+        assert page.read("run")["finished"]
