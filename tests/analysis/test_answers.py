@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ropewalk.analysis import make_analysis
 from ropewalk.analysis.base import Subject
 from ropewalk.analysis.layers import parts_of
+from ropewalk.analysis.sensitivity import _basis, _changed
 from ropewalk.analysis.transfer import _labels, _own_tasks
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
@@ -33,6 +35,29 @@ def test_only_some_layers_get_the_factors() -> None:
     assert mixed.only([0, 3], 1.2).values == (1.2, 1.0, 1.0, None)
     with pytest.raises(DataError, match="0 sets of factors were given, expected one: --factors FILE"):
         _ = subject.one_set
+
+
+@pytest.mark.parametrize(
+    ("kind", "rotary", "skipped"), [("llama", None, 0), ("llama", None, 1), ("smollm3", [0, 1, 2], 0)]
+)
+def test_a_changed_control_point_gives_the_factors_of_the_changed_curve(
+    kind: str, rotary: list[int] | None, skipped: int
+) -> None:
+    points = np.array([[0.0, 0.9], [0.3, 1.1], [0.6, 1.2], [1.0, 0.95]])
+    changes = np.array([0.3, 0.0, -0.3, 0.0])
+    space = {"method": {"space": {"mode": "depth", "skip_first": skipped}}}
+
+    def curve(moved: Any) -> ScalingFactors:
+        return ScalingFactors.from_bezier(moved, 4, rotary_layers=rotary, skip_first=skipped)
+
+    given = ScalingFactors(curve(points).values, found={"control_points": points.tolist()} | space)
+    basis = _basis(Subject(tiny_model(kind, num_hidden_layers=4)), given, 4)
+    expected = curve(points + np.stack([np.zeros(4), changes], axis=1))
+    np.testing.assert_allclose(_changed(given, changes @ basis).to_array(), expected.to_array(), atol=1e-9)
+    free = ScalingFactors(given.values)  # on no curve that its file would name: four points evenly spread
+    assert _basis(Subject(tiny_model(kind, num_hidden_layers=4)), free, 4).shape == (4, len(given.rotary_layers))
+    with pytest.raises(DataError, match="a factor would become"):
+        _changed(given, -2 * basis.sum(axis=0))
 
 
 def row(difference: float, p: float) -> dict[str, Any]:
