@@ -280,7 +280,9 @@ class _Loop:
     def _stop_if_failing(self, record: CandidateRecord) -> None:
         if not record.failed:
             return
-        failed, tried = self.ledger.failed, len(self.ledger.records)
+        place = record.generation, record.slot  # workers may have scored later ones already
+        tried_so_far = [one for other, one in self.ledger.records.items() if other <= place]
+        failed, tried = sum(one.failed for one in tried_so_far), len(tried_so_far)
         if failed >= MIN_FAILED and failed > MAX_FAILED_SHARE * tried:
             raise RopewalkError(
                 f"{failed} of {tried} candidates failed, so the search stops. The last reason: {_reason(record)}. "

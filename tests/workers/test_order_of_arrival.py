@@ -83,6 +83,28 @@ def test_what_fails_does_so_for_itself_alone(tiny_path: Path, loaded: tuple[Any,
     assert all("RuntimeError: on purpose" in (record.error or "") for record in failed)
 
 
+def test_a_search_that_keeps_failing_stops_at_the_same_candidate(
+    tiny_path: Path, loaded: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """Workers have scored later candidates by then, which don't count yet."""
+    told = []
+    for name, where in (("own", loaded), ("away", elsewhere(tiny_path, loaded, 3))):
+        on = evaluator(*where)
+        source = holders_of(where[0]).source(on._source.questions) if name == "away" else on._source
+        answers, order = source.answers, [SPACE.factors(one).values for one in plan(population=12).method.ask()]
+
+        def first_ones(blocks: Any, candidates: Any, *more: Any, answers: Any = answers, order: Any = order) -> Any:
+            if not candidates[0].is_identity and candidates[0].values in order[:6]:
+                raise RuntimeError("on purpose")
+            return answers(blocks, candidates, *more)
+
+        source.answers = first_ones
+        with pytest.raises(RopewalkError, match="candidates failed, so the search stops") as raised:
+            search(plan(population=12), on, None, tmp_path / name)
+        told.append(str(raised.value))
+    assert told[0] == told[1]
+
+
 def test_a_stop_cancels_what_nobody_waits_for(tiny_path: Path, loaded: tuple[Any, Any], tmp_path: Path) -> None:
     where = elsewhere(tiny_path, loaded, 4)
     with pytest.raises(KeyboardInterrupt):

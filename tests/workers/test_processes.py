@@ -19,8 +19,11 @@ from faulty import Faults, Slow
 from ropewalk.checkpoint import load_pretrained
 from ropewalk.events import Evaluated
 from ropewalk.factors import ScalingFactors
-from ropewalk.run import Examples
+from ropewalk.objectives import Objective
+from ropewalk.run import Examples, SearchPlan
 from ropewalk.run import search as whole_search
+from ropewalk.search.bezier_ga import BezierGA
+from ropewalk.search.space import SearchSpace
 from ropewalk.study import open_study
 from ropewalk.workers import ModelSource
 from ropewalk.workers.cluster import WorkerSettings
@@ -174,21 +177,17 @@ def test_a_lost_node_makes_the_run_smaller(
 
 def test_the_same_study_of_smollm2(ray_token: Path, demo_path: Path, tmp_path: Path) -> None:
     """In this process, with 1 worker and with 4: record by record, to the bit."""
-    one = plan(racing=True, population=4, mutations=1, crossovers=2, generations=2)
-    from ropewalk.search.bezier_ga import BezierGA
-    from ropewalk.search.space import SearchSpace
-
     space = SearchSpace(30)
-    method = BezierGA(space, 0, population=4, parents=2, mutations=1, crossovers=2, generations=2)
-    one = type(one)(space, method, one.objective, 2, racing=True)
-    source = ModelSource(str(demo_path), "float32")
+    method = BezierGA(space, 0, population=3, parents=2, mutations=1, crossovers=1, generations=2)
+    one = SearchPlan(space, method, Objective(), 2, racing=True)
+    source = ModelSource(str(demo_path))
 
     def records(loaded: tuple[Any, Any], name: str) -> list[Any]:
-        on = evaluator(*loaded, records=5)
+        on = evaluator(*loaded, records=4)
         result = whole_search(one, Examples((on,)), None, tmp_path / name)
         return [content(record) for record in result.records]
 
-    own = records(load_pretrained(demo_path, dtype="float32", device="cpu"), "own")
+    own = records(load_pretrained(demo_path, device="cpu"), "own")
     for count in (1, 4):
         with on_workers(source, WorkerSettings(count=count)) as loaded:
             assert records(loaded, str(count)) == own
