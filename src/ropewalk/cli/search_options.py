@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,6 +15,7 @@ from ropewalk.cli.mix import MixedTask
 from ropewalk.cli.options import SEARCH, ShortText, described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
+from ropewalk.factors import ScalingFactors
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
 from ropewalk.records import read_text
 from ropewalk.search import method_class
@@ -81,6 +83,9 @@ class SearchOptions:
     skip_first: Annotated[int | None, number("Rotary layers left alone from the front (the paper: 2). Default 0.")] = (
         None
     )
+    start: Annotated[
+        Path | None, described("factors.json that the first generation scores too; it may be by hand.", metavar="FILE")
+    ] = None
     finalists: Annotated[int, number("Best candidates that meet vanilla on validation records; 0: none.")] = 4
     validation_limit: ValidationLimit = 24
     test_limit: TestLimit = 100
@@ -96,6 +101,8 @@ class SearchOptions:
         if self.time is not None and not self.time > 0:
             raise RopewalkError(f"--time is {self.time} minutes, expected a number above 0")
         read_text(self.short_text)
+        if self.start is not None:
+            ScalingFactors.load(self.start)
 
     def target(self, tasks: Sequence[MixedTask]) -> Objective:
         """What is maximised over the tasks, and what must not get worse."""
@@ -124,6 +131,7 @@ class SearchOptions:
 
     def plan(self, model: Any, seed: int, objective: Objective, knobs: Mapping[str, Any]) -> SearchPlan:
         """The search for a loaded model as `ropewalk.run` takes it."""
+        from ropewalk.identity import base_scheme, model_identity
         from ropewalk.layers import decoder_layers
         from ropewalk.patch import rotary_layers
         from ropewalk.run import SearchPlan
@@ -136,9 +144,14 @@ class SearchOptions:
         bounds |= {"num_points": self.control_points, "skip_first": self.skip_first}
         given = {name: value for name, value in bounds.items() if value is not None}
         space = SearchSpace(num_layers, None if len(rotary) == num_layers else tuple(rotary), **{**kind.SPACE, **given})
+        method = make_method(self.method, space, seed, **knobs)
+        if self.start is not None:
+            start = ScalingFactors.load(self.start)
+            start.check_model(model_identity(model), base_scheme(model))
+            method.start_from(start)
         return SearchPlan(
             space,
-            make_method(self.method, space, seed, **knobs),
+            method,
             objective,
             self.finalists,
             racing=kind.RACING if self.racing is None else self.racing,

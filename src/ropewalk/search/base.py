@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ropewalk.errors import RopewalkError
+from ropewalk.factors import ScalingFactors
 from ropewalk.objectives import Measure
 from ropewalk.options import parse_options
 from ropewalk.search.space import Candidate, SearchSpace
@@ -62,6 +63,7 @@ class SearchMethod(ABC):
         self.told: list[Told] = []  # of complete generations, in the order of birth
         self.details: list[Detail | None] = []  # of the same; None where none was told
         self.generation = 0  # the open one
+        self.started_from: Candidate | None = None
         self._parents: dict[Candidate, tuple[Candidate, ...]] = {}
         self._asked = 0
         self._scores: dict[int, float] = {}
@@ -79,6 +81,32 @@ class SearchMethod(ABC):
 
     def check(self) -> None:  # noqa: B027 - a method without conditions has nothing to check
         """Raise `RopewalkError` for options that can't be meant."""
+
+    def start_from(self, factors: ScalingFactors) -> None:
+        """Have the first generation score these factors too, in the place of its last member; before the first `ask`.
+
+        Raises `RopewalkError` for a method that can't, for factors of other layers and for those beyond the bounds.
+        """
+        there = tuple(layer for layer in range(self.space.num_layers) if layer in self.space.given_layers)
+        if factors.num_layers != self.space.num_layers or factors.rotary_layers != there:
+            raise RopewalkError(
+                f"to start from are factors in layers {list(factors.rotary_layers)} of {factors.num_layers}, the "
+                f"search has them in layers {list(there)} of {self.space.num_layers}"
+            )
+        for layer, value in enumerate(factors):
+            if value is not None and not self.space.low <= value <= self.space.high:
+                raise RopewalkError(
+                    f"to start from, layer {layer} has the factor {value:g}, beyond the bounds of the search, "
+                    f"{self.space.low:g} to {self.space.high:g}: give others with --low and --high"
+                )
+        self.started_from = self.candidate_of(factors)
+        own = self.space.factors(self.started_from).values
+        if own not in [self.space.factors(member).values for member in self._members]:
+            self._members = [*self._members[:-1], self.started_from]
+
+    def candidate_of(self, factors: ScalingFactors) -> Candidate:
+        """The candidate of factors to start from. Raises `RopewalkError` where the method has none."""
+        raise RopewalkError(f"method {self.name} can't start from factors; default, bezier-ga and layerwise-ga can")
 
     def learn(self, told: Sequence[Told]) -> None:  # noqa: B027 - a method may find all it needs in `self.told`
         """Take in a complete generation, in the order of birth; `self.told` holds it already."""
@@ -162,7 +190,9 @@ class SearchMethod(ABC):
 
     def settings(self) -> dict[str, Any]:
         """All that determines the proposals, as JSON."""
-        return {"method": self.name, "seed": self.seed, "space": self.space.settings(), **asdict(self.options)}
+        start = {} if self.started_from is None else {"start": self.started_from.to_json()}
+        own = asdict(self.options)
+        return {"method": self.name, "seed": self.seed, "space": self.space.settings(), **own, **start}
 
     def rng(self, index: int) -> np.random.Generator:
         """The random numbers of member `index` of the open generation."""

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from ropewalk.errors import RopewalkError
+from ropewalk.factors import ScalingFactors
 from ropewalk.options import option
 from ropewalk.search.base import SearchMethod, at_least, ranked
 from ropewalk.search.space import Candidate, SearchSpace
@@ -70,6 +71,18 @@ class BezierGA(SearchMethod):
     def elite(self) -> list[Candidate]:
         """The best individuals so far, best first; failed ones (NaN) last, ties in the order of birth."""
         return [candidate for candidate, _ in ranked(self.told)[: self.options.parents]]
+
+    def candidate_of(self, factors: ScalingFactors) -> Candidate:
+        """The curve of factors to start from. Raises `RopewalkError` unless they lie on one of the space."""
+        points = factors.found.get("control_points") or ()
+        if len(points) == self.space.num_points:
+            candidate = Candidate.from_json({"control_points": points})
+            if self.space.factors(candidate).values == factors.values:
+                return candidate
+        raise RopewalkError(
+            f"method {self.name} starts from a curve of {self.space.num_points} control points, and these factors "
+            "don't say one that gives them: --method default starts from any factors"
+        )
 
     def born(self) -> list[Candidate]:
         """The first population, or children of the elite."""

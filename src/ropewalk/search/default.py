@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropewalk.errors import RopewalkError
+from ropewalk.factors import ScalingFactors
 from ropewalk.options import option
 from ropewalk.search.base import Detail, SearchMethod, Told, at_least
 from ropewalk.search.space import Candidate, SearchSpace
@@ -118,6 +119,10 @@ class Default(SearchMethod):
             return self.space.layerwise(self.model.sample(rng, self.options.exploration))
         random = 1 + self.options.sigma * rng.standard_normal(len(self.space.scaled_layers))
         return self.space.layerwise(np.clip(random, self.space.low, self.space.high))
+
+    def candidate_of(self, factors: ScalingFactors) -> Candidate:
+        """The candidate of factors to start from."""
+        return self.space.free(factors)
 
     def learn(self, told: Sequence[Told]) -> None:
         """Fit the model to all scores so far."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ropewalk.factors import ScalingFactors
 from ropewalk.search.bezier_ga import BezierGA
 from ropewalk.search.space import Candidate
 
@@ -17,6 +18,10 @@ class LayerwiseGA(BezierGA):
     """Mutation and crossover of single layers' factors, on the space's grid."""
 
     name: ClassVar[str] = "layerwise-ga"
+
+    def candidate_of(self, factors: ScalingFactors) -> Candidate:
+        """The candidate of factors to start from."""
+        return self.space.free(factors)
 
     def _mutate(
         self, parent: Candidate, rng: np.random.Generator, *, probability: float, radius: float | None = None

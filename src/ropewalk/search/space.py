@@ -77,8 +77,12 @@ class SearchSpace:
     @cached_property
     def scaled_layers(self) -> tuple[int, ...]:
         """The layers that get a factor, from the front."""
-        layers = range(self.num_layers) if self.rotary_layers is None else self.rotary_layers
-        return tuple(layers)[self.skip_first :]
+        return self.given_layers[self.skip_first :]
+
+    @property
+    def given_layers(self) -> tuple[int, ...]:
+        """The layers with rotary position, those included that keep factor 1."""
+        return tuple(range(self.num_layers)) if self.rotary_layers is None else self.rotary_layers
 
     def factors(self, candidate: Candidate) -> ScalingFactors:
         """The factors of a candidate: the only place where proposals become factors.
@@ -99,6 +103,13 @@ class SearchSpace:
         """The candidate with these factors in the scaled layers, [scaled layers]: offsets from the flat curve."""
         offsets = np.round(np.asarray(factors, dtype=np.float64) - 1.0, OFFSET_DECIMALS)
         return Candidate(self.identity().control_points, tuple(float(offset) + 0.0 for offset in offsets))
+
+    def free(self, factors: ScalingFactors) -> Candidate:
+        """The candidate with the factors of a file. Raises `RopewalkError` where a layer that is left alone has one."""
+        kept = [layer for layer in self.given_layers[: self.skip_first] if factors[layer] != 1.0]
+        if kept:
+            raise RopewalkError(f"layers {kept} have a factor, and the search leaves them alone (--skip-first)")
+        return self.layerwise([factors[layer] or 1.0 for layer in self.scaled_layers])
 
     def grid(self) -> NDArray[np.float64]:
         """The factors a control point may have: 1 plus whole steps, within [low, high]."""
