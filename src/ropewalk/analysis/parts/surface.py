@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Self
 
 import numpy as np
@@ -13,13 +13,18 @@ Array = NDArray[np.float64]
 
 
 def design(dimensions: int) -> Array:
-    """[1 + 2·P + 2·P·(P−1)/2, P] of −1, 0, 1: the centre, each one alone, each two together, up and down.
+    """[1 + 2·P + 2·P·(P−1), P] of −1, 0, 1: the centre, each one alone, each two together, up and down.
 
-    It determines a quadratic surface and leaves as many responses over as there are pairs.
+    Two together also move against each other: where U is not quadratic, what was never tried would be made up.
     """
-    eye = np.eye(dimensions)
-    pairs = [eye[one] + eye[other] for one, other in combinations(range(dimensions), 2)]
-    return np.array([np.zeros(dimensions), *(sign * step for step in (*eye, *pairs) for sign in (-1, 1))])
+    eye, signs = np.eye(dimensions), (-1, 1)
+    alone = [sign * step for step in eye for sign in signs]
+    pairs = [
+        first * eye[one] + second * eye[other]
+        for one, other in combinations(range(dimensions), 2)
+        for first, second in product(signs, signs)
+    ]
+    return np.array([np.zeros(dimensions), *alone, *pairs])
 
 
 @dataclass(frozen=True)
