@@ -33,6 +33,7 @@ def test_a_quadratic_surface_is_found_exactly(seed: int, dimensions: int) -> Non
     np.testing.assert_allclose(surface.slopes, [slope, 2 * slope], atol=1e-9)
     np.testing.assert_allclose(surface.hessians, [hessian, 2 * hessian], atol=1e-9)
     assert surface.explained == pytest.approx(1.0)
+    assert surface.misfit == pytest.approx(0.0, abs=1e-9)
     for vector in surface.eigenvectors():
         slopes, curvatures = surface.along(vector)
         assert slopes[0] == pytest.approx((value(vector) - value(-vector)) / 2, abs=1e-9)
@@ -51,5 +52,6 @@ def test_what_no_surface_explains_is_said() -> None:
     draw = np.random.default_rng(0)
     surface = Surface.fit(design(4), draw.normal(size=(3, 33)))
     assert 0 <= surface.explained < 1
+    assert 0.1 < surface.misfit < 1
     again = Surface.from_json(surface.to_json())
     assert again.mean_at(np.ones(4)) == pytest.approx(surface.mean_at(np.ones(4)))

@@ -38,7 +38,8 @@ class Sensitivity(Analysis):
     What is added to the factors is the curve of the changed points less that of the points as they are, so factors on
     no curve are served too, and points of 1 stand for them. Each record has a surface of its own, of which the mean is
     shown: intervals come from the bootstrap over records, p-values from exchanging their signs. The directions are the
-    eigenvectors of the mean surface's Hessian.
+    eigenvectors of the mean surface's Hessian. Intervals know nothing of how well the surface fits, so a direction
+    counts as flat too where U changes by less than the surface is off.
     """
 
     name: ClassVar[str] = "sensitivity"
@@ -80,32 +81,33 @@ class Sensitivity(Analysis):
             ],
             "surface": surface.to_json(),
             "directions": _directions(surface),
-            "explained": surface.explained,
         }
 
     def answer(self, records: Json) -> str:
         """One sentence that answers the question, with an interval."""
         found = records["directions"]
-        flat = [one for one in found if not _matters(one)]
+        flat = [one for one in found if not _matters(one, records["surface"]["misfit"])]
         steep = max(found, key=lambda one: max(abs(one["slope"]["difference"]), abs(one["curvature"]["difference"])))
         most = max(("slope", "curvature"), key=lambda part: abs(float(steep[part]["difference"])))
         back = "either way" if most == "curvature" else "the other way by the opposite"
         return (
             f"Within ±{records['delta']:g} of the control points U is flat along {len(flat)} of {len(found)} "
-            f"directions (as far as {records['records']} records tell); along the steepest, {_weights(steep)}, it "
-            f"changes by {size(steep[most])}, {back}."
+            f"directions (as far as {records['records']} records and the fit tell); along the steepest, {_weights(steep)}, "
+            f"it changes by {size(steep[most])}, {back}."
         )
 
     def remarks(self, records: Json) -> list[str]:
         """The most sensitive point, what the surface explains, and the gain that all this is about."""
         rows = [(point, sign, row) for point, both in enumerate(records["alone"], 1) for sign, row in both.items()]
+        surface = records["surface"]
         point, sign, row = max(rows, key=lambda item: abs(float(item[2]["difference"])))
         return [
             *too_few(records["records"], 2 * len(records["directions"])),
             f"Alone, control point {point} {sign}{records['delta']:g} (mostly layers {records['reach'][point - 1]}) "
             f"changes U the most: {size(row)}.",
-            f"The quadratic surface explains {100 * records['explained']:.0f} % of what U does in the design; above "
-            f"vanilla the factors themselves are in U: {size(records['over_vanilla']['likelihood'])}.",
+            f"The quadratic surface explains {100 * surface['explained']:.0f} % of what U does in the design and is "
+            f"off by {surface['misfit']:.2g} nats a token there; what is smaller is called flat.",
+            f"The factors themselves are above vanilla in U by {size(records['over_vanilla']['likelihood'])}.",
         ]
 
     def panels(self, records: Json) -> list[Panel]:
@@ -170,8 +172,10 @@ def _directions(surface: Surface) -> list[Json]:
     return found
 
 
-def _matters(one: Json) -> bool:
-    return bool(direction(one["slope"]) or direction(one["curvature"]))
+def _matters(one: Json, misfit: float) -> bool:
+    """Whether U changes along it outside the noise, and by more than the surface is off."""
+    rows = (one["slope"], one["curvature"])
+    return any(direction(row) and abs(row["difference"]) > misfit for row in rows)
 
 
 def _weights(one: Json) -> str:

@@ -31,12 +31,14 @@ def design(dimensions: int) -> Array:
 class Surface:
     """f(z) = g·z + ½ z·H·z, least squares over the design, for each record. 0 at the centre, which is the reference.
 
-    slopes: g, [records, P]. hessians: H, [records, P, P]. explained: R² of the mean surface over the design.
+    slopes: g, [records, P]. hessians: H, [records, P, P]. explained: R² of the mean surface over the design;
+    misfit: by how much it is off there, root mean square.
     """
 
     slopes: Array
     hessians: Array
     explained: float
+    misfit: float
 
     @classmethod
     def fit(cls, steps: Array, responses: Array) -> Self:
@@ -49,10 +51,9 @@ class Surface:
         hessians = np.zeros((len(responses), dimensions, dimensions))
         hessians[:, rows, columns] = hessians[:, columns, rows] = found[:, dimensions:]
         mean, fitted = responses.mean(axis=0), (terms @ found.T).mean(axis=1)
-        spread = float(((mean - mean.mean()) ** 2).sum())
-        return cls(
-            found[:, :dimensions], hessians, 1.0 if spread == 0 else 1 - float(((mean - fitted) ** 2).sum()) / spread
-        )
+        left, spread = float(((mean - fitted) ** 2).mean()), float(mean.var())
+        explained = 1.0 if spread == 0 else 1 - left / spread
+        return cls(found[:, :dimensions], hessians, explained, float(np.sqrt(left)))
 
     def eigenvectors(self) -> list[Array]:
         """Unit vectors [P] of the mean Hessian, by falling size of curvature; the largest part of each is above 0."""
@@ -76,10 +77,11 @@ class Surface:
             "slope": self.slopes.mean(axis=0).tolist(),
             "hessian": self.hessians.mean(axis=0).tolist(),
             "explained": self.explained,
+            "misfit": self.misfit,
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """A surface whose only record is the mean one."""
         slope, hessian = np.array([document["slope"]]), np.array([document["hessian"]])
-        return cls(slope, hessian, float(document["explained"]))
+        return cls(slope, hessian, float(document["explained"]), float(document["misfit"]))
