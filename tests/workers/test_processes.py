@@ -178,12 +178,12 @@ def test_a_lost_node_makes_the_run_smaller(
 def test_the_same_study_of_smollm2(ray_token: Path, demo_path: Path, tmp_path: Path) -> None:
     """In this process, with 1 worker and with 4: record by record, to the bit."""
     space = SearchSpace(30)
-    method = BezierGA(space, 0, population=3, parents=2, mutations=1, crossovers=1, generations=2)
-    one = SearchPlan(space, method, Objective(), 2, racing=True)
+    method = BezierGA(space, 0, population=4, parents=2, mutations=1, crossovers=1, generations=1)
+    one = SearchPlan(space, method, Objective(), 2)
     source = ModelSource(str(demo_path))
 
     def records(loaded: tuple[Any, Any], name: str) -> list[Any]:
-        on = evaluator(*loaded, records=4)
+        on = evaluator(*loaded, records=2)
         result = whole_search(one, Examples((on,)), None, tmp_path / name)
         return [content(record) for record in result.records]
 
