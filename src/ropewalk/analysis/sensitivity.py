@@ -92,8 +92,8 @@ class Sensitivity(Analysis):
         back = "either way" if most == "curvature" else "the other way by the opposite"
         return (
             f"Within ±{records['delta']:g} of the control points U is flat along {len(flat)} of {len(found)} "
-            f"directions (as far as {records['records']} records and the fit tell); along the steepest, {_weights(steep)}, "
-            f"it changes by {size(steep[most])}, {back}."
+            f"directions (as far as {records['records']} records and the fit tell); along the steepest, "
+            f"{_weights(steep)}, it changes by {size(steep[most])}, {back}."
         )
 
     def remarks(self, records: Json) -> list[str]:
