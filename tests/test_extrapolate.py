@@ -155,6 +155,7 @@ def test_the_triangle(tiny_path: Path) -> None:
 def test_every_arm_of_every_length(out: Path) -> None:
     result = read(out / "extrapolation.json")
     assert result["trained"] == 512
+    assert len(result["lengths"]["768"]["tasks"]["perplexity"]["data"]) == 2  # digests of the texts
     within, beyond = result["lengths"]["512"], result["lengths"]["768"]
     assert list(within["arms"]) == ["nothing"]
     assert list(beyond["arms"]) == ARMS

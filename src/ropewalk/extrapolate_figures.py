@@ -37,6 +37,7 @@ def figures(reading: Reading) -> dict[str, Any]:
         "length": reading.length,
         "factor": reading.factor,
         "far_from": arms[NOTHING].results["perplexity"].positions[-1],
+        "tasks": {name: dict(result.task) for name, result in arms[NOTHING].results.items()},
         "arms": {name: _block(arm) for name, arm in arms.items()},
         "over_nothing": _family({name: _gains(arms[NOTHING], arms[name]) for name in others}),
         "over_scheme": _family({name: _gains(arms[scheme_of(name)], arms[name]) for name in factored}),
