@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from studio_process import ready, served
+from studio_process import WAIT, ready, served
 
 from ropewalk import ScalingFactors
 from ropewalk.cli import run
 from ropewalk.errors import DataError
 from ropewalk.studio.candidates import Candidates
-from ropewalk.studio.draft import Shape
+from ropewalk.studio.draft import Draft, Shape
 from small_search import SPACE, search_with
 
 SHAPE = Shape(4, (0, 1, 2, 3))
@@ -80,5 +81,28 @@ def test_a_finished_run_knows_its_model(roomy_path: Path, tmp_path: Path) -> Non
     with served(out, cwd=tmp_path) as page:
         state = ready(page)
         assert state["trouble"] == ""
-        assert state["model"] == str(roomy_path)
+        assert state["model"] == roomy_path.name
         assert page.read("run")["finished"]
+
+
+@pytest.mark.slow
+def test_a_search_starts_from_the_curve_is_followed_and_can_be_stopped(roomy_path: Path, tmp_path: Path) -> None:
+    points = [[0.0, 0.9], [0.3, 1.25], [0.8, 1.1], [1.0, 1.0]]
+    draft = {"control_points": points, "mode": "depth", "skip_first": 0, "layers": {"2": 1.3}}
+    with served("--model", roomy_path, "--keys", "3", "--positions", "2", "--limit", "2", cwd=tmp_path) as page:
+        ready(page)
+        page.act("curve", draft=draft)
+        assert "expected a whole number" in page.refused("search", budget="many")
+        state = page.act("search", budget=3000)
+        assert state["search"]["state"] == "running"
+        assert "at work already" in page.refused("search")
+        deadline = time.monotonic() + WAIT
+        while page.read("run").get("count", 0) < 64:
+            assert time.monotonic() < deadline, page.read("state")["search"]
+            time.sleep(0.2)
+        page.act("stop")
+        state = page.until(lambda state: state["search"]["state"] != "running")
+        assert state["search"]["state"] in ("stopped", "done"), state["search"]
+        found = page.act("load", candidate=[0, 63])["figures"]["factors"]
+        assert found == pytest.approx(list(Draft.from_json(draft).factors(SHAPE)), abs=1e-4)
+        assert page.end() == 0

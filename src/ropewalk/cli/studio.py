@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +44,7 @@ def studio(
     _check_installed()
     from ropewalk.cli.studio_setting import setting_of
     from ropewalk.studio.app import Studio, application
+    from ropewalk.studio.searches import SECONDS, Searches
     from ropewalk.studio.session import Session
     from ropewalk.studio.worker import Worker
 
@@ -49,9 +52,11 @@ def studio(
     directory = out or Path("runs") / f"studio-{setting.name}"
     with held(directory, "studio.lock", "using this session"), _socket(port) as listening:
         session = Session(directory, setting.model.model)
-        worker = Worker(setting.load, session)
+        worker = Worker(partial(copy_context().run, setting.load), session)  # it is as quiet as the command
         own_port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
-        app = application(Studio(session, worker, setting.model.model, setting.candidates), own_port, token)
+        searches = Searches(directory, setting.search_command())
+        studio = Studio(session, worker, setting.model.model, searches, setting.candidates)
+        app = application(studio, own_port, token)
         console.say(f"http://{HOST}:{own_port}/?token={token}")
         for remark in setting.remarks:
             console.line(remark)
@@ -62,6 +67,7 @@ def studio(
         except KeyboardInterrupt:  # the way to end it, so no failure
             console.line("Studio ended.")
         finally:
+            searches.stop(SECONDS)
             worker.end()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from ropewalk.studio.bench import Bench
     from ropewalk.studio.candidates import Candidates
 
+COMMAND = (sys.executable, "-c", "from ropewalk.cli import main; main()")
 CPU_TOKENS = 2048  # of a batch: a second or so of a small model
+PROMPT_FLAGS = {"--no-chat-template": 1, "--chat-template-kwargs": 2, "--limit": 2}  # the model's, or the method's
 CURVES = 50  # that a person may evaluate: compiling has to pay for itself
 
 
@@ -30,10 +33,25 @@ class Setting:
     name: str
     model: ModelOptions
     task: Task
+    words: tuple[str, ...]
     split: Split
     candidates: Candidates | None = None
     identity: Mapping[str, Any] | None = None
     remarks: tuple[str, ...] = ()
+
+    def search_command(self) -> list[str]:
+        """`ropewalk search` on the same model and task, without its run directory."""
+        own = self.model
+        given = {"--dtype": own.dtype, "--device": own.device, "--rope": own.rope}
+        given["--chat-template-kwargs"] = own.chat_template_kwargs
+        said = {"--no-chat-template": not own.chat_template, "--trust-remote-code": own.trust_remote_code}
+        return [
+            *COMMAND,
+            *("search", "--model", own.model, "--overflow", own.overflow),
+            *(word for name, value in given.items() if value is not None for word in (name, value)),
+            *(name for name, is_so in said.items() if is_so),
+            *self.words,
+        ]
 
     def load(self) -> Bench:
         """Model and examples. Raises `RopewalkError`."""
@@ -81,7 +99,7 @@ def setting_of(
         raise RopewalkError("name a run, as in: ropewalk studio runs/kv, or a model with --model")
     choice = task or TaskChoice()
     made = choice.make(choice.limit or limit)
-    return Setting(_slug(Path(model.model).name), model, made, split)
+    return Setting(_slug(Path(model.model).name), model, made, _words(choice), split)
 
 
 def _of_run(run: Path, model: ModelOptions | None, task: TaskChoice | None, split: Split, limit: int) -> Setting:
@@ -89,11 +107,15 @@ def _of_run(run: Path, model: ModelOptions | None, task: TaskChoice | None, spli
     from ropewalk.studio.candidates import Candidates
 
     found = read_run(run.resolve(), run.resolve().name)
-    made, remark = (task.make(task.limit or limit), "") if task else _task(found, limit)
+    if task is None:
+        made, words, remark = _task(found, limit)
+    else:
+        made, words, remark = task.make(task.limit or limit), _words(task), ""
     return Setting(
         _slug(found.name),
         model or _model(found, run),
         made,
+        words,
         split,
         Candidates(found.directory),
         found.model,
@@ -124,7 +146,7 @@ def _model(run: Run, path: Path) -> ModelOptions:
     )
 
 
-def _task(run: Run, limit: int) -> tuple[Task, str]:
+def _task(run: Run, limit: int) -> tuple[Task, tuple[str, ...], str]:
     """The task of a run's search, with fewer records, and what there is to say of it."""
     from ropewalk.report import task_settings
     from ropewalk.tasks import make_task
@@ -139,7 +161,29 @@ def _task(run: Run, limit: int) -> tuple[Task, str]:
         )
     options = task_settings.options(first)
     remark = f"The run searched on {1 + len(others)} tasks; curves are scored on the first, {first['task']}."
-    return make_task(first["task"], replace(options, limit=limit)), remark if others else ""
+    made = make_task(first["task"], replace(options, limit=limit))
+    return made, _without(task_settings.flags(first), PROMPT_FLAGS), remark if others else ""
+
+
+def _words(choice: TaskChoice) -> tuple[str, ...]:
+    """The task as a search's command line says it; the records of a search are the method's choice."""
+    given = {"--keys": choice.keys, "--positions": choice.positions, "--data": choice.data}
+    words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    own = [word for option in choice.option for word in ("--option", option)]
+    return ("--task", choice.task, *words, *own, "--seed", str(choice.seed))
+
+
+def _without(words: Sequence[str], flags: Mapping[str, int]) -> tuple[str, ...]:
+    """The words without some flags. flags: how many words each of them takes."""
+    kept: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word in flags:
+            del left[: flags[word] - 1]
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def _slug(name: str) -> str:

@@ -27,6 +27,7 @@ from ropewalk.studio.candidates import Candidates
 from ropewalk.studio.decay import decay, distances
 from ropewalk.studio.draft import HIGH, LOW, Draft, drafted
 from ropewalk.studio.guard import Guard, TooLargeError, too_large
+from ropewalk.studio.searches import Searches
 from ropewalk.studio.session import VANILLA, Session, result_key
 from ropewalk.studio.worker import Worker, reason
 
@@ -40,7 +41,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def application(studio: Studio, port: int, token: str) -> Guard:
     """All of the studio for a server on that port of this machine."""
-    actions = ("curve", "undo", "redo", "save", "forget", "load", "upload", "evaluate", "cancel")
+    actions = ("curve", "undo", "redo", "save", "forget", "load", "upload", "evaluate", "cancel", "search", "stop")
     reads = {"state": studio.state, "run": studio.run, "results": studio.results}
     app = Starlette(
         routes=[
@@ -59,8 +60,11 @@ def application(studio: Studio, port: int, token: str) -> Guard:
 class Studio:
     """The state, the thread that owns the model, and the run that is followed, if there is one."""
 
-    def __init__(self, session: Session, worker: Worker, model: str, candidates: Candidates | None = None) -> None:
-        self.session, self.worker, self.model, self.candidates = session, worker, model, candidates
+    def __init__(
+        self, session: Session, worker: Worker, model: str, searches: Searches, candidates: Candidates | None = None
+    ) -> None:
+        self.session, self.worker, self.model = session, worker, model
+        self.searches, self.candidates = searches, candidates
 
     @property
     def bench(self) -> Bench:
@@ -73,13 +77,14 @@ class Studio:
         """All that the page shows but charts and candidates."""
         bench = self.worker.bench
         found: Answer = {
-            "model": self.model,
+            "model": Path(self.model).name if Path(self.model).exists() else self.model,
             "loading": bench is None and not self.worker.trouble,
             "trouble": self.worker.trouble,
             "directory": str(self.session.directory),
             "version": self.session.version,
             "jobs": [job.view() for job in self.worker.jobs],
             "follows_run": self.candidates is not None,
+            "search": self.searches.view(),
             **self.session.view(),
         }
         if bench is None:
@@ -174,6 +179,15 @@ class Studio:
     def cancel(self, body: Body) -> None:
         """Stop an evaluation, or take it out of the queue."""
         self.worker.cancel(body.get("job"))
+
+    def search(self, body: Body) -> None:
+        """Start a search whose first generation scores the current curve, and follow it."""
+        start = self.bench.factors(self.session.current)
+        self.candidates = Candidates(self.searches.begin(start, body.get("budget")))
+
+    def stop(self, _: Body) -> None:
+        """Let the search that was started here finish what it scores, and end."""
+        self.searches.stop()
 
     def results(self, query: Body) -> Answer:
         """The evaluated arms against each other: averages, gains over a reference, and all numbers of the charts."""

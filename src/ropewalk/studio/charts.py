@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 
 from ropewalk.comparison import compare, metric_words
-from ropewalk.report.intervals import interval_layers
-from ropewalk.report.layers import accuracy_layers, position_axis
+from ropewalk.report.intervals import interval_layers, named_axis
+from ropewalk.report.layers import POSITION, accuracy_layers
 from ropewalk.report.theme import DARK, LIGHT
 from ropewalk.results import TaskResult
 
@@ -32,7 +32,7 @@ def likelihood_chart(arms: Arms) -> alt.LayerChart | None:
     """What each arm gains over vanilla in log-likelihood by position, with intervals; None where nothing is finite."""
     names = list(arms)
     rows: list[dict[str, Any]] = [
-        {"arm": name, "x": position, "y": gain["difference"], "low": gain["low"], "high": gain["high"]}
+        {"arm": name, "x": f"@{position}", "y": gain["difference"], "low": gain["low"], "high": gain["high"]}
         for name in names[1:]
         for position, gain in zip(
             arms[name].positions, paired(arms[names[0]], arms[name])["log_likelihood"], strict=True
@@ -41,8 +41,8 @@ def likelihood_chart(arms: Arms) -> alt.LayerChart | None:
     ]
     if not rows:
         return None
-    axis = position_axis(arms[names[0]].positions)
-    return interval_layers(rows, axis, f"nats a token above {names[0]}", names, aside=False)
+    axis = named_axis([f"@{position}" for position in arms[names[0]].positions], POSITION)
+    return interval_layers(rows, axis, f"nats a token above {names[0]}", names)
 
 
 def svg(chart: alt.LayerChart, width: int, *, dark: bool) -> str:

@@ -20,7 +20,7 @@ from ropewalk.studio.session import Session, check_shape, result_key
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 MOST_WAITING = 20
-SHOWN = 8  # of the jobs that ended, the last ones
+SHOWN = 3  # of the jobs that ended, the last ones
 
 
 class CancelledError(BaseException):

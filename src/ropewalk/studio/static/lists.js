@@ -73,7 +73,7 @@ export function tablePositions(target, results) {
 export function tableLayers(target, model, factors, decay) {
   const average = (row) => (row.reduce((sum, value) => sum + value, 0) / row.length).toFixed(3);
   once(target, [factors, decay.length], () => [
-    head(["layer", "factor", "mean bound, vanilla", "mean bound, this curve"]),
+    head(["layer", "factor", "vanilla", "now"]),
     make("tbody", {}, ...model.rotary_layers.map((layer, place) => line(layer, [factors[layer].toFixed(3), average(model.vanilla_decay[place]), average(decay[place])]))),
   ]);
 }

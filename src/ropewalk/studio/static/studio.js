@@ -73,6 +73,7 @@ function show(found) {
   at("join").disabled = !found.figures || !Object.keys(found.current.layers).length;
   listJobs(at("jobs"), found.jobs, (job) => perform("cancel", { job }));
   listSaved(at("saved"), Object.keys(found.saved), saved);
+  showSearch(found);
   announce(before, found);
   if (!found.figures) return;
   const idle = !editor.busy && timer === null && !sending;
@@ -81,6 +82,15 @@ function show(found) {
     showFigures(found.figures, false);
   }
   if (drawnVersion !== found.version) { drawnVersion = found.version; results().catch(complain); }
+}
+
+function showSearch({ search, figures: there }) {
+  const running = search.state === "running";
+  for (const row of at("search").elements) row.disabled = !there || running || !search.possible;
+  at("stop").hidden = !running;
+  at("stop").disabled = false;
+  const words = { running: "at work", done: "done", stopped: "stopped", failed: "failed" }[search.state];
+  at("search-words").textContent = words ? `${search.out}: ${words}. ${search.says}` : "Its first generation scores this curve too; its candidates appear here.";
 }
 
 function announce(before, now) {
@@ -146,6 +156,12 @@ at("flat").onclick = () => settled().then(() => perform("load", { vanilla: true 
 at("join").onclick = () => settled().then(() => perform("curve", { draft: { ...editor.draft, layers: {} } }));
 at("evaluate").onclick = () => settled().then(() => perform("evaluate"));
 at("run-factors").onclick = () => settled().then(() => perform("load", { run: true }));
+at("search").onsubmit = async (event) => {
+  event.preventDefault();
+  await settled();
+  await perform("search", { budget: at("budget").value ? Number(at("budget").value) : null });
+};
+at("stop").onclick = () => perform("stop");
 at("reference").onchange = () => results().catch(complain);
 at("download").onclick = async (event) => {
   if (timer === null) return;
