@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 COMMAND = [sys.executable, "-c", "import sys; from ropewalk.cli import main; main(sys.argv[1:])", "studio"]
 SMALL = ("--keys", "3", "--positions", "0,2", "--limit", "3")
-WAIT = 300.0  # of a crowded machine
+WAIT = 120.0  # of a crowded machine
 
 
 class Served:

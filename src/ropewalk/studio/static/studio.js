@@ -10,10 +10,10 @@ const MOST_BYTES = 256 * 1024; // of a file
 const at = (id) => document.getElementById(id);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const hidden = new Set();
-let state = null, decay = null, drawnVersion = null, timer = null, sending = 0;
+let state = null, decay = null, drawnVersion = null, timer = null, sending = 0, changes = 0;
 
 const editor = new Editor(at("editor"), {
-  changed: (draft) => { figures(draft).catch(complain); },
+  changed: (draft) => { changes++; figures(structuredClone(draft)).catch(complain); },
   settled: () => { clearTimeout(timer); timer = setTimeout(settle, SETTLE); },
   selected: () => { if (decay) drawDecay(at("decay"), state, decay, editor.layer); },
 });
@@ -41,6 +41,7 @@ const settled = async () => { if (timer !== null) await settle(); };
 
 async function perform(name, body) {
   sending++;
+  changes++;
   try {
     const found = await act(name, body);
     complain(null);
@@ -197,8 +198,8 @@ let silent = false;
 async function poll() {
   try {
     if (!sending) {
-      const found = await read("state");
-      if (!sending) show(found);
+      const asked = changes, found = await read("state");
+      if (asked === changes) show(found); // else it is of before the change
     }
     if (state?.follows_run) await run();
     if (silent) complain(null);
