@@ -132,9 +132,7 @@ def test_ctrl_c_leaves_nothing(given: Path, tiny_path: Path, tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[1]
         seen.add(process.returncode)
-        assert process.returncode in (0, 130, -signal.SIGINT), (
-            rest
-        )
+        assert process.returncode in (0, 130, -signal.SIGINT), rest
         assert "Traceback" not in rest
         if process.returncode == 130:
             assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
