@@ -100,6 +100,13 @@ def open_records(out: Path) -> dict[tuple[int, int], Any]:
         return study.records()
 
 
+def test_ray_that_was_imported_without_a_token_is_said() -> None:
+    program = "import ray\nfrom ropewalk.workers.cluster import *\nwith cluster(WorkerSettings()): pass"
+    bare = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, timeout=100)
+    assert "import ropewalk.workers first" in done.stderr
+
+
 def test_ctrl_c_leaves_no_process_behind(environment: dict[str, str], roomy_path: Path, tmp_path: Path) -> None:
     command = [str(ROPEWALK), "search", "--model", str(roomy_path), "--out", str(tmp_path / "run")]
     with subprocess.Popen(

@@ -5,6 +5,13 @@
 workers are asked for.
 """
 
-from ropewalk.workers.worker import ModelSource, Worker
+import os
+import sys
+
+# Ray reads this once, when it is imported: later it would start without a token, and not be able to join one with it.
+NO_TOKEN = "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token"
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster without one is joined by saying so
+
+from ropewalk.workers.worker import ModelSource, Worker  # noqa: E402
 
 __all__ = ["ModelSource", "Worker"]

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.errors import PrerequisiteError, RopewalkError
+from ropewalk.workers import NO_TOKEN
 
 if TYPE_CHECKING:
     from ropewalk.workers.crew import Needs
@@ -48,14 +49,17 @@ def cluster(settings: WorkerSettings, say: Callable[[str], None] = lambda text: 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if settings.address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster without one is joined by saying so
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU sees none
     import ray
 
     if ray.is_initialized():
         yield
         return
+    if NO_TOKEN and settings.address is None:
+        raise RopewalkError(
+            "ray was imported before ropewalk.workers, so it has no token to start a cluster with: import "
+            "ropewalk.workers first, or set RAY_AUTH_MODE=token"
+        )
     if settings.address is not None:
         _check_address(settings.address)
     options: dict[str, Any] = {"address": settings.address or "local"}
