@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,7 @@ import pytest
 from ropewalk.report.page import Report
 from ropewalk.report.runs import read_runs
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.slow
 ALL_DRAWN = "document.querySelectorAll('[data-drawn]').length == document.querySelectorAll('[data-chart]').length"
 WIDEST = "Math.max(...[...document.querySelectorAll('.chart svg')].map(e => e.getBoundingClientRect().width))"
 BEYOND = """[...document.querySelectorAll('main *')].filter((element) =>
@@ -28,15 +22,6 @@ FOCUSED = """(e => e === document.body ? '' : e.dataset.chart || e.className || 
 OUTLINED = """(s => s.outlineStyle != 'none' && parseFloat(s.outlineWidth) >= 2)(
     getComputedStyle(document.activeElement))"""
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ With STUDIO_PICTURES=DIR in the environment the pictures of docs/studio.md are w
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,7 @@ from studio_process import Served, no_job_left, ready, served
 
 from ropewalk import ScalingFactors
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.slow
 HUMP = [[0.0, 0.95], [0.35, 1.35], [0.7, 1.1], [1.0, 1.0]]
 SETTING = ("--keys", "5", "--positions", "3", "--limit", "8")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
@@ -35,15 +30,6 @@ FOCUSED = "document.activeElement.dataset.key || document.activeElement.id || do
 RING = "getComputedStyle(document.activeElement.querySelector('.ring')).stroke"
 CANCELLED = "e => e.dataset.state == 'cancelled'"
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
