@@ -31,25 +31,26 @@ def largest(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def compare(model: Any, whole: Any) -> dict[str, Any]:
-    vanilla, plain = logits(model), logits(whole)
+    ids = prompt().to(model.device)
+    vanilla, plain = logits(model, ids), logits(whole, ids)
     prompts, candidates = prompts_of_records(1), [None, ScalingFactors(FACTORS)]
     scorer = Scorer(model, TinyTokenizer(), prompts)
     scores = scorer.score(candidates)
     expected = Scorer(whole, TinyTokenizer(), prompts).score(candidates)
     kinds = [report.kind for report in layer_reports(model)]
     ropewalk.apply(model, FACTORS)
-    scaled = logits(model)
+    scaled = logits(model, ids)
     with ropewalk.patched(whole, FACTORS):
-        answers = [one.generate(prompt(), max_new_tokens=4, do_sample=False) for one in (model, whole)]
+        answers = [one.generate(ids, max_new_tokens=4, do_sample=False) for one in (model, whole)]
     ropewalk.remove(model)
     return {
         "weights": type(model.model.layers[0].self_attn.q_proj.weight).__name__,
         "processes": torch.distributed.get_world_size(),
         "kinds": kinds,
         "vanilla": largest(vanilla, plain),
-        "factors": largest(scaled, brute_force_logits(whole, FACTORS)),
+        "factors": largest(scaled, brute_force_logits(whole, FACTORS, ids)),
         "effect": largest(scaled, vanilla),
-        "removed": largest(logits(model), vanilla),
+        "removed": largest(logits(model, ids), vanilla),
         "same_fingerprint": model_identity(model)["fingerprint"] == model_identity(whole)["fingerprint"],
         "same_tokens": torch.equal(*answers),
         "reason": scorer.reason,
@@ -64,7 +65,7 @@ def compare(model: Any, whole: Any) -> dict[str, Any]:
 def main() -> None:
     folder, out = sys.argv[1:]
     model = AutoModelForCausalLM.from_pretrained(folder, tp_plan="auto").eval()
-    found = compare(model, AutoModelForCausalLM.from_pretrained(folder).eval())
+    found = compare(model, AutoModelForCausalLM.from_pretrained(folder).to(model.device).eval())
     if torch.distributed.get_rank() == 0:
         Path(out).write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
