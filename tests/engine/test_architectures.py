@@ -79,8 +79,9 @@ OTHERS: list[tuple[str, dict[str, Any], str, torch.dtype]] = [
     ("granite", {"residual_multiplier": 0.5, "logits_scaling": 2.0}, "differ from model.forward's", torch.float64),
     ("glm", {"head_dim": 16}, "differ from model.forward's", torch.float64),
     ("ministral3", {"head_dim": 16, "rope_parameters": SCALED_QUERIES}, "scaled by their position", torch.float64),
-    ("qwen3_moe", EXPERTS, "fails on it", torch.float32),
-    ("gpt_oss", {"num_local_experts": 4, "sliding_window": 16}, "fails on it", torch.float32),
+    ("qwen3_moe", EXPERTS, "a mixture of experts", torch.float32),
+    ("gpt_oss", {"num_local_experts": 4, "sliding_window": 16}, "a mixture of experts", torch.float32),
+    ("mixtral", {"num_local_experts": 4}, "a mixture of experts", torch.float32),
     ("lfm2", {"layer_types": ["conv", "full_attention"] * 2}, "no norm", torch.float32),
 ]
 

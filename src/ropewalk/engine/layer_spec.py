@@ -44,6 +44,8 @@ def layer_spec(layer: Any, index: int, config: Any, rotary: bool, by_layer_type:
     norms = parts - {"self_attn", "mlp"}
     if norms not in (_NORMS_BEFORE, _NORMS_AROUND) or not {"self_attn", "mlp"} <= parts:
         raise NotFitError(f"{name} is made of {', '.join(sorted(parts))}: another make than the loop knows")
+    if hasattr(layer.mlp, "experts"):
+        raise NotFitError(f"its MLP is a mixture of experts ({type(layer.mlp).__name__}), which the loop does not run")
     attention = layer.self_attn
     projections = {child for child, _ in attention.named_children()}
     if not ({"q_proj", "k_proj", "v_proj", "o_proj"} <= projections or {"qkv_proj", "o_proj"} <= projections):
