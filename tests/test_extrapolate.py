@@ -121,27 +121,35 @@ def test_prompts_fill_a_length_and_never_exceed_it(make: Any, tiny_path: Path) -
 
 
 def test_windows_of_a_split(texts: Path, tiny_path: Path) -> None:
-    """Texts without room are left out, those that are left give as many as fit, and splits share no letter."""
+    """Texts without room are left out, no token is scored twice, and splits share no letter."""
     _, tokenizer = load_pretrained(tiny_path)
     found = LongTexts.read(str(texts), tokenizer)
     renderer = PromptRenderer(tokenizer)
-    windows: dict[str, list[tuple[int, ...]]] = {}
-    for split in ("search", "test"):
-        task = found.windows(512, split, 3)  # type: ignore[arg-type]
+    read: dict[str, set[tuple[int, ...]]] = {}
+    far = 511 // 4
+    for split in ("search", "validation", "test"):
+        task = found.windows(512, split, 3)
         assert task is not None
-        examples = task.examples(split)  # type: ignore[arg-type]
-        assert {example.group for example in examples} == {"0.txt", "1.txt"}
-        assert len(examples) == 2 * 3 * 4
-        windows[split] = [renderer.render_all(example)[0].ids for example in examples[3::4]]
-        assert {len(ids) for ids in windows[split]} <= {511, 512}
-    assert not set(windows["search"]) & set(windows["test"])
-    far = found.windows(512, "test", 3, far_only=True)
-    assert far is not None
-    assert [e.span.start for e in far.examples("test") if e.span] == [511 * 3 // 4] * 6
-    assert found.windows(3600, "test", 3) is None
-    task = found.windows(1700, "test", 3)
-    assert task is not None
-    assert len(task.examples("test")) == 2 * 2 * 4
+        examples = task.examples(split)
+        assert [example.group for example in examples] == ["0.txt"] * 3 + ["1.txt"] * 3
+        windows = [renderer.render_all(example)[0].ids for example in examples]
+        assert {len(ids) for ids in windows} <= {511, 512}
+        scored = [ids[-far:] for ids in windows]
+        assert len(set(scored)) == 6
+        assert scored[1] == windows[2][-2 * far : -far]  # the next far tokens follow at once
+        read[split] = {ids[place : place + 24] for ids in windows for place in range(len(ids) - 23)}
+    assert not read["search"] & read["test"]
+    assert not read["search"] & read["validation"]
+    assert not read["validation"] & read["test"]
+    assert found.windows(3602, "test", 3) is None
+
+
+def test_as_many_windows_as_there_can_be(tiny_path: Path) -> None:
+    """Of two texts with room for 5 and 13 windows 13 of one are more than 5 of each."""
+    texts = LongTexts(("a", "b"), (2000, 4000))
+    for limit, each, sources in ((13, 13, 1), (9, 5, 2), (2, 2, 2)):
+        task: Any = texts.windows(401, "test", limit)
+        assert (task.limit, len(task.sources)) == (each, sources)
 
 
 def test_the_triangle(tiny_path: Path) -> None:
@@ -179,9 +187,9 @@ def test_arms_are_what_the_scheme_and_the_factors_give(out: Path, texts: Path, t
     """Scored again by hand: the model loaded under the scheme, the test windows read with the factors."""
     arm = read(out / "extrapolation.json")["lengths"]["768"]["arms"]["linear+triangle"]
     model, tokenizer = load_pretrained(tiny_path, rope="linear:1.5")
-    options = {"window": 767}
+    options = {"window": 767, "stride": 191}
     data = ",".join(str(texts / name) for name in ("0.txt", "1.txt"))
-    task = make_task("perplexity", TaskOptions(positions=(0, 191, 383, 575), data=data, limit=2, options=options))
+    task = make_task("perplexity", TaskOptions(data=data, limit=2, options=options))
     evaluator = Evaluator(model, tokenizer, task, task.examples("test"), own_loop=False)
     again = evaluator.score(ScalingFactors(arm["factors"]))
     assert np.allclose(again.nll, arm["perplexity"]["nll"], atol=1e-4)
@@ -192,9 +200,7 @@ def test_nothing_is_the_model_as_it_is(out: Path, texts: Path, tiny_path: Path) 
     arm = read(out / "extrapolation.json")["lengths"]["768"]["arms"]["nothing"]
     model, tokenizer = load_pretrained(tiny_path, rope="default,original=768")
     data = ",".join(str(texts / name) for name in ("0.txt", "1.txt"))
-    task = make_task(
-        "perplexity", TaskOptions(positions=(0, 191, 383, 575), data=data, limit=2, options={"window": 767})
-    )
+    task = make_task("perplexity", TaskOptions(data=data, limit=2, options={"window": 767, "stride": 191}))
     again = Evaluator(model, tokenizer, task, task.examples("test")).score(None)
     assert np.allclose(again.nll, arm["perplexity"]["nll"], atol=1e-5)
 
@@ -226,6 +232,19 @@ def test_a_stopped_one_goes_on(asked: list[object], out: Path, tmp_path: Path) -
     assert ropewalk(*asked, "--out", tmp_path / "out", "--quiet") == 0
     again = read(tmp_path / "out" / "extrapolation.json")
     assert again["lengths"] == read(out / "extrapolation.json")["lengths"]
+
+
+def test_the_result_is_there_after_every_arm(asked: list[object], out: Path, tmp_path: Path) -> None:
+    """Ended by an error at the fifth arm, the file has the four before it as the whole one has them."""
+    kept = tmp_path / "out"
+    shutil.copytree(out, kept)
+    (kept / "extrapolation.json").unlink()
+    (kept / "arms" / "768-dynamic.json").write_text("{}")  # not readable: an error comes where that arm begins
+    assert ropewalk(*asked, "--out", kept, "--quiet") == 2
+    partial, whole = (read(folder / "extrapolation.json")["lengths"]["768"] for folder in (kept, out))
+    assert list(partial["arms"]) == ARMS[:4]
+    assert partial["arms"] == {name: whole["arms"][name] for name in ARMS[:4]}
+    assert partial["over_scheme"] == whole["over_scheme"]
 
 
 def test_other_settings_are_refused(asked: list[object], out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ Every arm is in a file of its own as soon as it is scored, and a search is a dur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,9 @@ class Reading:
     arms: Mapping[str, Arm]
 
 
+OnReadings = Callable[[Sequence[Reading]], None]
+
+
 def trained_length(model: Any, given: int | None) -> int:
     """Tokens that a model was trained to: as given, or by its config. Raises `DataError` if that says nothing."""
     config = text_config(model)
@@ -123,10 +126,17 @@ def triangle(model: Any) -> ScalingFactors:
     return ScalingFactors(values)
 
 
-def extrapolate(plan: Extrapolation, load: Load, out: Path, on_event: OnEvent = lambda event: None) -> list[Reading]:
+def extrapolate(
+    plan: Extrapolation,
+    load: Load,
+    out: Path,
+    on_event: OnEvent = lambda event: None,
+    on_readings: OnReadings = lambda readings: None,
+) -> list[Reading]:
     """Every length's arms. Files go to `out`. One model is held at a time.
 
-    Raises `DataError` for texts that are too short, and `StudyError` for arms in `out` that were made otherwise.
+    on_readings: told what was read so far after every arm, once there is `nothing` at every length. Raises `DataError`
+    for texts that are too short, and `StudyError` for arms in `out` that were made otherwise.
     """
     model, tokenizer = load(None)
     remove(model)  # a checkpoint's own factors are for the lengths that it was trained to
@@ -135,9 +145,15 @@ def extrapolate(plan: Extrapolation, load: Load, out: Path, on_event: OnEvent = 
     for length in plan.lengths:  # before anything is scored
         reader.check(length)
     tasks = {length: reader.tasks(length, tokenizer) for length in plan.lengths}
-    plain = {length: reader.nothing(length, model, tokenizer, tasks[length]) for length in plan.lengths}
+    arms = {length: {NOTHING: reader.nothing(length, model, tokenizer, tasks[length])} for length in plan.lengths}
     del model
-    return [reader.read(length, tokenizer, tasks[length], plain[length]) for length in plan.lengths]
+    readings = [Reading(length, scheme_factor(length, trained), own) for length, own in arms.items()]
+    on_readings(readings)
+    for reading in readings:
+        for arm in reader.beyond(reading, tokenizer, tasks[reading.length]):
+            arms[reading.length][arm.name] = arm
+            on_readings(readings)
+    return readings
 
 
 @dataclass
@@ -154,7 +170,7 @@ class _Reader:
         searches = bool(self.plan.budget and self.plan.searched) and length > self.trained
         needed: tuple[tuple[Split, int], ...] = (("test", FEWEST), ("search", 1 if searches else 0))
         for split, least in needed:
-            windows = self.texts.windows(length, split, self.plan.limit, far_only=True)
+            windows = self.texts.windows(length, split, self.plan.limit)
             count = 0 if windows is None else len(windows.examples(split))
             if count < least:
                 raise DataError(
@@ -174,22 +190,22 @@ class _Reader:
         with _longer(model, length):
             return self._arm(Arm(NOTHING, None, {}), length, model, tokenizer, tasks)
 
-    def read(self, length: int, tokenizer: Any, tasks: Mapping[str, Task], plain: Arm) -> Reading:
-        """All arms of a length; beyond the trained one the schemes' too."""
-        factor, arms = scheme_factor(length, self.trained), {NOTHING: plain}
+    def beyond(self, reading: Reading, tokenizer: Any, tasks: Mapping[str, Task]) -> Iterator[Arm]:
+        """All arms but `nothing`, each as soon as it is read; none up to the trained length."""
+        length = reading.length
         for kind in SCHEMES if length > self.trained else ():
-            rope = f"{kind}:{factor:.10g},original={self.trained}"
+            rope = f"{kind}:{reading.factor:.10g},original={self.trained}"
             model, _ = self.load(rope)
             remove(model)
-            arms[kind] = self._arm(Arm(kind, rope, {}), length, model, tokenizer, tasks)
+            alone = self._arm(Arm(kind, rope, {}), length, model, tokenizer, tasks)
+            yield alone
             if kind in self.plan.searched:
                 hand = Arm(f"{kind}+{TRIANGLE}", rope, {}, triangle(model))
-                arms[hand.name] = self._arm(hand, length, model, tokenizer, tasks)
+                yield self._arm(hand, length, model, tokenizer, tasks)
             if kind in self.plan.searched and self.plan.budget:
                 found = self._searched(kind, rope, length, model, tokenizer)
-                arms[found.name] = self._arm(found, length, model, tokenizer, tasks, arms[kind])
+                yield self._arm(found, length, model, tokenizer, tasks, alone)
             del model  # before the next one is loaded
-        return Reading(length, factor, arms)
 
     def tasks(self, length: int, tokenizer: Any) -> dict[str, Task]:
         renderer, seed = PromptRenderer(tokenizer), self.plan.seed
@@ -264,7 +280,7 @@ class _Reader:
 
     def _far(self, length: int, split: Split, model: Any, tokenizer: Any) -> Examples | None:
         """The far tokens of a split's windows; None where no text has room for one."""
-        task = self.texts.windows(length, split, self.plan.limit, far_only=True)
+        task = self.texts.windows(length, split, self.plan.limit)
         return None if task is None else Examples((_evaluator(model, tokenizer, task, split, self.plan.budget),))
 
 

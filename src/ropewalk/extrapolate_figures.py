@@ -14,16 +14,16 @@ from ropewalk.comparison import ALPHA, compare
 from ropewalk.extrapolate import NOTHING, SCHEMES, SEARCHED, TRIANGLE, Arm, Reading
 from ropewalk.results import TaskResult
 
-MEASURES = ("far", "whole", "kv", "needle")  # of a paired difference
+MEASURES = ("far", "kv", "needle")  # of a paired difference
 
 
 def figures(reading: Reading) -> dict[str, Any]:
     """One length as JSON: a block an arm, and three families of paired differences, Holm-corrected within each.
 
     `over_nothing`: of every scheme without factors and with them. `over_scheme`: of factors over their scheme alone.
-    `over_triangle`: of searched factors over the triangle. In each, by arm: `far` and `whole`, differences of the mean
-    log-likelihood a token of the far tokens and of whole windows, `kv` and `needle`, differences of accuracy; all with
-    `difference`, `low`, `high`, `p` and `p_holm`.
+    `over_triangle`: of searched factors over the triangle. In each, by arm: `far`, the difference of the mean
+    log-likelihood a token of the far tokens, `kv` and `needle`, differences of accuracy; all with `difference`, `low`,
+    `high`, `p` and `p_holm`.
     """
     arms = reading.arms
     others = [name for name in arms if name != NOTHING]
@@ -82,7 +82,7 @@ def _gains(reference: Arm, other: Arm) -> dict[str, Any]:
     for task, result in other.results.items():
         compared = compare(reference.results[task], result)
         if task == "perplexity":
-            gains |= {"far": dict(compared["log_likelihood"][-1]), "whole": dict(compared["average_log_likelihood"])}
+            gains["far"] = dict(compared["average_log_likelihood"])
         else:
             gains[task] = dict(compared["average"])
     return gains

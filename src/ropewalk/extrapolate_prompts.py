@@ -1,4 +1,4 @@
-"""Prompts of a given length: windows of long texts with their far tokens, key-value objects, needles in filler."""
+"""Prompts of a given length: the far tokens of long texts, key-value objects, needles in filler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ropewalk.splits import Split, region_of
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import Task, TaskOptions
 
-BUCKETS = 4  # of a window; the last one holds the far tokens
+FAR = 4  # the last such part of a window holds the far tokens
 POSITIONS = 3  # of the evidence in kv and needle: first, middle, last
 SLACK = 0.97  # of a length is aimed at: records differ a little, and none may be longer
 
@@ -35,28 +35,27 @@ class LongTexts:
         ]
         return cls(tuple(task.sources), tuple(counts))
 
-    def windows(self, length: int, split: Split, limit: int, *, far_only: bool = False) -> Task | None:
-        """Windows of `length` tokens, a BOS among them: as many of every text as fit into the split, up to `limit`.
+    def windows(self, length: int, split: Split, limit: int) -> Task | None:
+        """Windows of `length` tokens, a BOS among them, whose last `1 / FAR` is scored: the far tokens.
 
-        Texts without room for one are left out; None if none has room. Every window is cut into `BUCKETS` equal
-        buckets; far_only: the last one alone is scored.
+        A window begins where the far tokens of the one before it do not reach, so none is scored twice, though what
+        they are read after overlaps. Of every text that has room in the split there are as many, at most `limit`: the
+        number that gives the most windows in all. None if no text has room for one.
         """
         low, high = region_of(split)
         window = length - 1
-        room = [(int(count * high) - int(count * low)) // window for count in self.tokens]
-        fits = [(source, count) for source, count in zip(self.sources, room, strict=True) if count]
+        far = window // FAR
+        room = [(int(count * high) - int(count * low) - window) // far + 1 for count in self.tokens]
+
+        def windows_in_all(each: int) -> int:
+            return each * sum(count >= each for count in room)
+
+        each = max(range(limit, 0, -1), key=windows_in_all)
+        fits = [source for source, count in zip(self.sources, room, strict=True) if count >= each]
         if not fits:
             return None
-        starts = tuple(window * bucket // BUCKETS for bucket in range(BUCKETS))
-        return make_task(
-            "perplexity",
-            TaskOptions(
-                positions=starts[-1:] if far_only else starts,
-                data=",".join(source for source, _ in fits),
-                limit=min(limit, *(count for _, count in fits)),
-                options={"window": window},
-            ),
-        )
+        options = {"window": window, "stride": far}
+        return make_task("perplexity", TaskOptions(data=",".join(fits), limit=each, options=options))
 
 
 def kv_task(length: int, limit: int, seed: int, renderer: PromptRenderer) -> Task | None:

@@ -30,7 +30,7 @@ from ropewalk.cli.options import (
 from ropewalk.errors import RopewalkError
 
 if TYPE_CHECKING:
-    from ropewalk.extrapolate import Extrapolation
+    from ropewalk.extrapolate import Extrapolation, Reading
 
 RESULT, PICTURE = "extrapolation.json", "extrapolation"
 SCHEMA = "ropewalk.extrapolation/1"
@@ -106,21 +106,20 @@ def extrapolate(
         seed,
     )
     with held(out, "run.lock", "running this extrapolation"):
-        started = time.monotonic()
-        blocks, facts = _read(plan, model, out)
-        return _conclude(plan, blocks, facts | {"seconds": round(time.monotonic() - started, 1)}, out)
+        return _conclude(_read(plan, model, out), out)
 
 
-def _read(plan: Extrapolation, model: PlainModel, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The figures of every length, and where they come from."""
+def _read(plan: Extrapolation, model: PlainModel, out: Path) -> dict[str, Any]:
+    """The result, which is in `out` as far as it is known after every arm."""
     from ropewalk.cli.interrupt import GracefulStop
     from ropewalk.extrapolate import extrapolate as readings
     from ropewalk.extrapolate import trained_length
-    from ropewalk.extrapolate_figures import figures
     from ropewalk.identity import model_identity
     from ropewalk.provenance import provenance
 
     facts: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+    started = time.monotonic()
 
     def load(scheme: str | None) -> tuple[Any, Any]:
         loaded, tokenizer = model.load(scheme)
@@ -130,55 +129,62 @@ def _read(plan: Extrapolation, model: PlainModel, out: Path) -> tuple[list[dict[
             facts["provenance"] = provenance(loaded)
         return loaded, tokenizer
 
+    def on_readings(found: Sequence[Reading]) -> None:
+        facts["seconds"] = round(time.monotonic() - started, 1)
+        result.update(_result(plan, found, facts))
+        files.write_json(out / RESULT, result)
+
     with GracefulStop() as stop:
         progress = console.StageProgress()
         try:
             with progress:
-                found = readings(plan, load, out, stop.watch(console.follow(progress)))
+                readings(plan, load, out, stop.watch(console.follow(progress)), on_readings)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; what was read is kept in {out}. The same command goes on") from None
-    return [figures(reading) for reading in found], facts
+    return result
 
 
-def _conclude(
-    plan: Extrapolation, blocks: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], out: Path
-) -> dict[str, Any]:
-    """The result with its sentences, in files and on the screen."""
+def _result(plan: Extrapolation, found: Sequence[Reading], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read so far, with its sentences."""
     from ropewalk.cli.invocation import command
-    from ropewalk.extrapolate_figures import sentences
-    from ropewalk.report.figures import save_png, save_svg
-    from ropewalk.report.lengths import lengths_figure
+    from ropewalk.extrapolate_figures import figures, sentences
 
-    asked: dict[str, Any] = {
+    blocks = [figures(reading) for reading in found]
+    return {
+        "schema": SCHEMA,
+        "model": facts["model"],
+        "trained": facts["trained"],
         "searched": list(plan.searched),
         "tasks": list(plan.tasks),
         "limit": plan.limit,
         "budget": plan.budget,
         "seed": plan.seed,
-    }
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        "model": facts["model"],
-        "trained": facts["trained"],
-        **asked,
-        "lengths": {str(block["length"]): dict(block) for block in blocks},
+        "lengths": {str(block["length"]): block for block in blocks},
         "sentences": sentences(blocks),
         "provenance": {"command": command(), **facts["provenance"], "seconds": facts["seconds"]},
     }
+
+
+def _conclude(result: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The result on the screen, and its picture."""
+    from ropewalk.report.figures import save_png, save_svg
+    from ropewalk.report.lengths import lengths_figure
+
+    blocks = list(result["lengths"].values())
     for block in blocks:
-        for table in _tables(block, facts["trained"]):
+        for table in _tables(block, result["trained"]):
             console.output().print(table, "")
     for sentence in result["sentences"] or ["No length is beyond the trained one, so there was no scheme to try."]:
         console.say(sentence)
-    windows = blocks[0]["arms"]["nothing"]["far"]["windows"]
+    windows = [block["arms"]["nothing"]["far"]["windows"] for block in blocks]
+    count = str(windows[0]) if len(set(windows)) == 1 else f"{min(windows)} to {max(windows)}"
     chart = lengths_figure(
         blocks,
-        f"{facts['model']['name']} beyond {facts['trained']:,} tokens",
-        f"far tokens: the last quarter of a window, {windows} windows; bars: 95 % intervals",
+        f"{result['model']['name']} beyond {result['trained']:,} tokens",
+        f"far tokens: the last quarter of a window, {count} windows; bars: 95 % intervals",
     )
     save_svg(chart, out / f"{PICTURE}.svg")
     save_png(chart, out / f"{PICTURE}.png")
-    files.write_json(out / RESULT, result)
     console.say(f"Figures, and a picture of them: {out}/{RESULT}, {PICTURE}.svg, {PICTURE}.png")
     return result
 
