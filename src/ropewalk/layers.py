@@ -86,6 +86,11 @@ def is_plain_linear(module: Any) -> bool:
     return type(module) is nn.Linear and type(module.weight) is nn.Parameter and not module.weight.is_meta
 
 
+def is_split(model: nn.Module) -> bool:
+    """True for weights of which each of several processes has a part (`tp_plan`): all of them must do the same."""
+    return any(hasattr(weight, "full_tensor") for weight in model.parameters())
+
+
 def text_decoder(model: nn.Module) -> nn.Module:
     """The module whose forward runs through the decoder layers, e.g. LlamaModel. Raises `UnsupportedModelError`."""
     return _find_layers(model)[0]

@@ -21,7 +21,7 @@ from ropewalk.engine.layer_spec import LayerSpec, NotFitError, described, layer_
 from ropewalk.engine.rope_schemes import rope_schemes
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
 from ropewalk.engine.side_by_side import side_by_side
-from ropewalk.layers import is_plain_linear, text_config, text_decoder
+from ropewalk.layers import is_plain_linear, is_split, text_config, text_decoder
 
 PART_TOKENS = 512
 """On a CPU a batch is divided among the cores in parts of about so many tokens or, if that is longer, of one row."""
@@ -41,8 +41,7 @@ class Decoder:
         config = text_config(model)
         if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
             raise NotFitError("its layers are spread over several devices")
-        if any(hasattr(weight, "full_tensor") for weight in model.parameters()):
-            raise NotFitError("its weights are split over several processes (tensor parallel)")
+        self.is_split = is_split(model)
         try:
             self.tables = RotaryTables(model)
         except ValueError as error:
@@ -59,7 +58,7 @@ class Decoder:
             for index, layer in enumerate(layers)
         ]
         self.head: Any = model.get_output_embeddings()  # type: ignore[operator]
-        if not is_plain_linear(self.head):
+        if not is_plain_linear(self.head) and not (self.is_split and type(self.head) is nn.Linear):
             raise NotFitError(f"its output layer is {described(self.head)}, not a plain Linear")
         self.final_cap = getattr(config, "final_logit_softcapping", None)
         self.before: Callable[..., Any] = before_attention
@@ -73,7 +72,12 @@ class Decoder:
         return float(2 * spec.heads * spec.head_dim / weights)
 
     def compile(self) -> None:
-        """Compile what lies before and after each layer's attention: one graph each for all layers and shapes."""
+        """Compile what lies before and after each layer's attention: one graph each for all layers and shapes.
+
+        Not where processes share the weights: transformers gives every module a forward of its own there.
+        """
+        if self.is_split:
+            return
         self.before = compiled(before_attention)
         self.after = compiled(after_attention)
 
@@ -82,8 +86,9 @@ class Decoder:
 
         cache: filled with keys and values where it is given (one candidate, rows without tails).
         """
-        # A base that follows the length is a state of the rotary module, and so is what the compiler does.
-        shared = self.tables.length_dependent or self.before is not before_attention
+        # A base that follows the length is a state of the rotary module, and so is what the compiler does; and
+        # processes that share the weights have to do everything in one order.
+        shared = self.tables.length_dependent or self.before is not before_attention or self.is_split
         if batch.ids.device.type == "cpu" and len(batch.ids) > 1 and cache is None and not shared:
             parts = side_by_side(lambda part: self._hidden(part, levels, None), _parts(batch, torch.get_num_threads()))
             return torch.cat(parts, dim=1)

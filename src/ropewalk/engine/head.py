@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +39,12 @@ class Head:
         """Keep the weights in float32 for a while: converting them costs more than a few places' logits.
 
         On CUDA products of 16-bit numbers can be added up and given in float32 as they are, and no copy is needed.
+        Weights that are split over processes are put together for that while.
         """
-        linear = self._linear
-        exact = linear.weight.dtype in (torch.float32, torch.float64) or (linear.weight.is_cuda and linear.bias is None)
-        self._weight = linear.weight if exact else linear.weight.float()
-        self._bias = linear.bias if linear.bias is None or exact else linear.bias.float()
+        weight, bias = whole(self._linear.weight), whole(self._linear.bias)
+        exact = weight.dtype in (torch.float32, torch.float64) or (weight.is_cuda and bias is None)
+        self._weight = weight if exact else weight.float()
+        self._bias = bias if bias is None or exact else bias.float()
         try:
             yield
         finally:
@@ -61,6 +63,11 @@ class Head:
     def stats(self, hidden: Tensor, targets: Tensor) -> TokenStats:
         """hidden: [places, hidden]. targets: int64 [places]; where nothing is asked for any token will do."""
         return token_stats(self.logits, hidden, targets, self._linear.out_features)
+
+
+def whole(weight: Any) -> Any:
+    """A weight, put together if each process has a part of it: then all of them have to ask."""
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
 def token_stats(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> TokenStats:

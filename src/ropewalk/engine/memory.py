@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ropewalk.errors import RopewalkError
-from ropewalk.layers import text_config
+from ropewalk.layers import is_split, text_config
 
 CPU_TOKENS = 8192
 """Enough rows to divide them evenly among the cores (side_by_side.py), which hold a row or so each at a time."""
@@ -19,12 +19,20 @@ SMALLEST = 1
 
 @dataclass
 class Budget:
-    """Tokens of one batch, all its candidates and its padding counted. Halved when memory runs out, for good."""
+    """Tokens of one batch, all its candidates and its padding counted. Halved when memory runs out, for good.
+
+    shared: by processes that have parts of one model, of which none may halve alone.
+    """
 
     tokens: int
+    shared: bool = False
 
     def halve(self, failed: int, *, smallest: int) -> None:
         """After a batch of `failed` tokens did not fit. Raises `RopewalkError` if it was the smallest."""
+        if self.shared:
+            raise RopewalkError(
+                f"a batch of {failed} tokens does not fit into the memory of one of the model's GPUs; give it more GPUs"
+            )
         if failed <= smallest:
             raise RopewalkError(
                 f"a batch of {failed} tokens, the smallest possible one, does not fit into the GPU's memory; "
@@ -71,4 +79,9 @@ def budget(model: Any, device: torch.device, tokens_per_batch: int | None = None
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     each = bytes_per_token(model) + (cache_bytes_per_token(model) if cached else 0)
-    return Budget(max(SMALLEST, min(CUDA_TOKENS, int(FREE_SHARE * free / each))))
+    tokens = max(SMALLEST, min(CUDA_TOKENS, int(FREE_SHARE * free / each)))
+    if is_split(model):  # its processes have to form the same batches
+        least = torch.tensor(tokens, device=device)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        return Budget(int(least), shared=True)
+    return Budget(tokens)
