@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from ropewalk import files
 from ropewalk.adapters import Adapter, attach, find_adapter
@@ -51,6 +52,7 @@ def load_pretrained(
     apply_factors: bool = True,
     rope: str | RopeOverride | None = None,
     weights: bool = True,
+    tensor_parallel: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """(model in eval mode, tokenizer) of a checkpoint, with its `rope_layer_factors` applied.
 
@@ -62,12 +64,14 @@ def load_pretrained(
     apply_factors: False loads the model as trained and takes the factors out of its config.
     rope: another base scheme for it, such as "linear:2" (`RopeOverride.parse`); factors multiply that one then.
     weights: False makes the modules alone, without factors: other processes have the weights then (`elsewhere`).
+    tensor_parallel: each process of a group (the variables of torchrun) loads its part of every weight, in place of
+    `device`; no adapters.
     Raises `RopewalkError` with one line for anything missing, damaged, pickled or unsupported; `FactorsError` if the
     checkpoint's factors don't fit.
     """
     name = os.fspath(path_or_hub_id)
     adapter = _adapter(name)
-    if adapter is not None:
+    if adapter is not None and not tensor_parallel:
         return _with_adapter(
             adapter,
             dtype=dtype,
@@ -82,7 +86,7 @@ def load_pretrained(
     place = _device(device)
     numbers = dtype if dtype == "auto" else parse_dtype(default_dtype(place or "auto") if dtype is None else dtype)
     source = _local_source(name)
-    placement = {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
+    placement = _placement(place, tensor_parallel=tensor_parallel)
     auto: Any = AutoModelForCausalLM  # partly untyped
     with one_line_errors(name), quiet_transformers(), without_load_report():
         config = _own_code_left_out(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
@@ -288,6 +292,13 @@ def _device(device: str | torch.device | None) -> torch.device | None:
             'give "cpu", or install a torch with CUDA'
         )
     return place
+
+
+def _placement(place: torch.device | None, *, tensor_parallel: bool) -> dict[str, Any]:
+    """What `from_pretrained` is told of where the weights go."""
+    if tensor_parallel:
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    return {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
 
 
 def _load_tokenizer(name: str, source: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +31,26 @@ SAMPLES = 16  # of each weight: fine-tuning changes nearly all numbers of a weig
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model is loaded, and how, as `load_pretrained` takes it. gpus: of a worker; several share the layers."""
+    """Which model is loaded, and how, as `load_pretrained` takes it.
+
+    gpus: of a worker. ranks: processes of a worker that share each weight (`ropewalk.workers.ranks`), one a GPU; with
+    one process several GPUs share the layers.
+    """
 
     path: str
     dtype: str | None = None
     trust_remote_code: bool = False
     rope: str | None = None
     gpus: int = 0
+    ranks: int = 1
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer on the worker's own devices, without the factors that the checkpoint may carry."""
         return load_pretrained(
             self.path,
             dtype=self.dtype,
-            device="cpu" if self.gpus == 0 else "cuda" if self.gpus == 1 else "auto",
+            device="cpu" if self.gpus == 0 else "auto" if self.gpus > 1 and self.ranks == 1 else "cuda",
+            tensor_parallel=self.ranks > 1,
             trust_remote_code=self.trust_remote_code,
             apply_factors=False,
             rope=self.rope,
@@ -73,23 +80,29 @@ class Failed:
 
 
 class Worker:
-    """A model, ready to answer. threads: for a CPU."""
+    """A model, ready to answer. threads: for a CPU. leads: starts the other processes, if several share the model."""
 
-    def __init__(self, source: ModelSource, threads: int | None = None) -> None:
+    def __init__(self, source: ModelSource, threads: int | None = None, *, leads: bool = True) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        self._followers = None
+        if leads and source.ranks > 1:
+            from ropewalk.workers.ranks import Followers
+
+            self._followers = Followers(source, threads)
         self.model, self.tokenizer = source.load()
         self._sources: dict[int, LocalAnswers] = {}
 
     def facts(self) -> Facts:
         """Which model this is and on what it runs."""
-        return Facts(
-            model_identity(self.model),
-            base_scheme(self.model),
-            tuple(layer_reports(self.model)),
-            provenance(self.model),
-            digest(self.model, self.tokenizer),
-        )
+        with self._together("facts"):
+            return Facts(
+                model_identity(self.model),
+                base_scheme(self.model),
+                tuple(layer_reports(self.model)),
+                provenance(self.model),
+                digest(self.model, self.tokenizer),
+            )
 
     def knows(self, key: int) -> bool:
         """Whether it has been given these questions."""
@@ -97,18 +110,34 @@ class Worker:
 
     def take(self, key: int, questions: Questions) -> None:
         """Keep questions, to be asked by their key."""
-        self._sources[key] = LocalAnswers(self.model, self.tokenizer, questions)
+        with self._together("take", key, questions):
+            self._sources[key] = LocalAnswers(self.model, self.tokenizer, questions)
 
     def answers(
         self, key: int, block: Block, candidates: Sequence[ScalingFactors | None], any_model: bool
     ) -> Done | Failed:
         """What the model answers to a block of the questions under each of the factors; never raises an Exception."""
         try:
-            source = self._sources[key]
-            found = source.answers([block], candidates, any_model, lambda count: None)
-            return Done(found, source.reason, peak_memory(input_device(self.model).type))
+            with self._together("answers", key, block, tuple(candidates), any_model):
+                source = self._sources[key]
+                found = source.answers([block], candidates, any_model, lambda count: None)
+                return Done(found, source.reason, peak_memory(input_device(self.model).type))
         except Exception as error:
             return Failed.of(error)
+
+    @contextmanager
+    def _together(self, method: str, *arguments: Any) -> Iterator[None]:
+        """The others of this worker, if there are any, do the same inside the block."""
+        if self._followers is None:
+            yield
+            return
+        self._followers.tell(method, *arguments)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            self._followers.agree(failed=failed)
 
 
 def digest(model: Any, tokenizer: Any) -> str:
