@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ropewalk.patch import apply as apply
     from ropewalk.patch import patched as patched
     from ropewalk.patch import remove as remove
+    from ropewalk.zoo import load_factors as load_factors
 
 _HOME = {
     "FactorsError": "errors",
@@ -30,6 +31,7 @@ _HOME = {
     "apply": "patch",
     "convert_gguf": "gguf_reader",
     "demo_model": "demo",
+    "load_factors": "zoo",
     "load_pretrained": "checkpoint",
     "model_identity": "identity",
     "patched": "patch",

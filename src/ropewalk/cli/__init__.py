@@ -54,6 +54,7 @@ VERBS = (
     ("studio", "studio", "Bend the curve by hand on a loaded model, in the browser; follow a search live."),
     ("export", "export", "Write a model with its factors: a checkpoint, code for plain transformers, factors."),
     ("push", "push", "Upload an export to the model hub."),
+    ("zoo", "zoo", "Factors that come with the package: their tests, their cards, and how to add some."),
     ("show", "show", "Print a prompt as the model gets it, with the scored tokens marked."),
     ("doctor", "doctor", "Is this model supported, layer by layer, and what will a search cost?"),
     ("data", "data", "Files of questions: get the official ones, or build your own."),

@@ -14,16 +14,16 @@ from cyclopts import App, Group, Parameter
 from ropewalk.analysis import analysis_class, analysis_names
 from ropewalk.analysis.base import Analysis, Subject
 from ropewalk.cli.examples import epilogue
+from ropewalk.cli.given_factors import given_factors
 from ropewalk.cli.mix import TaskMix
 from ropewalk.cli.options import MODEL, RUN, ModelOptions, Output, SplitName, TaskChoice, described, whole
 from ropewalk.errors import DataError
-from ropewalk.factors import ScalingFactors
 
 Command = Callable[..., dict[str, Any]]
 FactorFiles = Annotated[
     tuple[Path, ...],
     described(
-        "factors.json, or a folder that has one. Default: those the checkpoint carries.",
+        "factors.json, a folder that has one, or a name of the zoo. Default: the checkpoint's own.",
         group=MODEL,
         metavar="FILE",
         negative="",
@@ -143,7 +143,7 @@ def subject_of(
     """The loaded model without its factors, and the tasks. The factors: those given, else those that it carried."""
     from ropewalk.patch import factors_of, remove
 
-    given = {str(path): _load(path) for path in factors}
+    given = {str(path): given_factors(path) for path in factors}
     made = {name: choice.make() for name, choice in choices.items()}
     loaded, tokenizer = model.load()
     carried = factors_of(loaded)
@@ -165,10 +165,6 @@ def subject_of(
     if carried is not None and not given:
         given = {"of the checkpoint": carried}
     return Subject(loaded, tokenizer, evaluators, given, any_model=model.any_model)
-
-
-def _load(path: Path) -> ScalingFactors:
-    return ScalingFactors.load(path / "factors.json" if path.is_dir() else path)
 
 
 def _table(panel: Any, room: int) -> Any:

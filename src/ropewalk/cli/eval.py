@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ropewalk import files
 from ropewalk.builtin_text import BUILTIN
+from ropewalk.cli.given_factors import given_factors
 from ropewalk.cli.options import MODEL, RUN, ModelOptions, Output, ShortText, SplitName, TaskChoice, described
 from ropewalk.errors import DataError, RopewalkError
-from ropewalk.factors import ScalingFactors
 from ropewalk.records import read_text
 
 if TYPE_CHECKING:
     from ropewalk.comparators.base import Comparator
     from ropewalk.evaluate import Evaluator
     from ropewalk.events import OnEvent
+    from ropewalk.factors import ScalingFactors
     from ropewalk.results import TaskResult
 
 
@@ -27,7 +28,9 @@ def evaluate(
     task: TaskChoice | None = None,
     factors: Annotated[
         Path | None,
-        described("factors.json. Default: those the checkpoint carries.", group=MODEL, metavar="FILE"),
+        described(
+            "factors.json, or a name of the zoo. Default: those the checkpoint carries.", group=MODEL, metavar="FILE"
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -44,12 +47,13 @@ def evaluate(
     from ropewalk.against import add_methods, check_methods, evaluators_of, parse_methods, runs_by_loop
     from ropewalk.cli import console
     from ropewalk.cli.eval_tables import show
+    from ropewalk.cli.invocation import command
     from ropewalk.findings import short_text_regressions
     from ropewalk.identity import base_scheme, model_identity
     from ropewalk.patch import factors_of
     from ropewalk.short_texts import short_text_checks, short_text_test
 
-    given = None if factors is None else ScalingFactors.load(factors)
+    given = None if factors is None else given_factors(factors)
     methods = {} if against is None else parse_methods(against)
     made = (task or TaskChoice()).make()
     read_text(short_text)  # before a model is loaded
@@ -71,7 +75,8 @@ def evaluate(
             summary["warnings"] += short_text_regressions(summary["short_texts"])
         if methods:
             add_methods(summary, results, methods, evaluators, chosen, any_model=model.any_model, on_event=on_event)
-    summary |= {"model": model_identity(loaded), "rope": model.rope, "base": base_scheme(loaded)}
+    summary |= {"model": model_identity(loaded), "rope": model.rope, "base": base_scheme(loaded), "split": split}
+    summary |= {"factor_values": None if chosen is None else list(chosen), "command": command()}
     show(summary, _labels(chosen, methods))
     if scores:
         files.write_json(scores, {name: result.to_dict() for name, result in results.items()})

@@ -49,6 +49,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ropewalk data official nq-open-oracle --out official",
     ),
     "data mdqa": ("ropewalk data mdqa --questions own.jsonl --documents 10 --out mdqa.jsonl.gz",),
+    "zoo": (
+        "ropewalk zoo",
+        "ropewalk zoo vicuna-7b-v1.5/mdqa",
+        "ropewalk zoo my-model/kv --add runs/kv --by Ann --hub-id me/my-model",
+    ),
     "show": ("ropewalk show --model demo --keys 3 --index 1",),
     "doctor": ("ropewalk doctor --model demo --keys 10",),
 }

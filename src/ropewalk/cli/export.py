@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from ropewalk.cli.options import MODEL, DryRun, ModelOptions, Output, RopeScheme, described, flag
-from ropewalk.errors import DataError, RopewalkError
+from ropewalk.errors import RopewalkError
 
 if TYPE_CHECKING:
     from ropewalk.export.base import ExportPlan, Subject
     from ropewalk.factors import ScalingFactors
 
-FACTORS, SEARCH = "factors.json", "search"  # of a run; the folder in which `mend` keeps its run
 EXPORT = Group("Export", sort_key=1)
 
 
@@ -28,7 +27,8 @@ class ExportModel:
     factors: Annotated[
         Path | None,
         described(
-            "factors.json, or a run directory that holds one. Default: those the checkpoint carries.", metavar="FILE"
+            "factors.json, a run directory that holds one, or a name of the zoo. Default: the checkpoint's own.",
+            metavar="FILE",
         ),
     ] = None
     device: Annotated[
@@ -74,16 +74,18 @@ def export(
 ) -> dict[str, Any]:
     """Write a model with its factors: as a checkpoint, with code for plain transformers, or the factors alone."""
     from ropewalk.cli import console
+    from ropewalk.cli.given_factors import given_factors
     from ropewalk.export import export_target
     from ropewalk.export.parts.rounding import check_grid
     from ropewalk.export.parts.writer import check_free, check_place, write_export
+    from ropewalk.zoo import factors_file
 
     target = export_target(options.to)
     target.check()
     check_grid(options.grid)
     check_free(options.out)
     file = None if model.factors is None else factors_file(model.factors)
-    given = None if file is None else _load(file)
+    given = None if model.factors is None else given_factors(model.factors)
     subject = _subject(model, options, given, file)
     with console.working("Checking every layer"):
         plan = target.plan(subject, options.out)
@@ -104,29 +106,15 @@ def export(
     }
 
 
-def factors_file(given: Path) -> Path:
-    """The factors.json that was meant: the file itself, or that of a run directory. Raises `DataError`."""
-    if not given.is_dir():
-        return given
-    found = [path for path in (given / FACTORS, given / SEARCH / FACTORS) if path.is_file()]
-    if not found:
-        raise DataError(f"{given}: holds no {FACTORS}; name the file, or the directory of a run that has found some")
-    return found[0]
-
-
-def _load(file: Path) -> ScalingFactors:
-    from ropewalk.factors import ScalingFactors
-
-    return ScalingFactors.load(file)
-
-
 def _subject(source: ExportModel, options: ExportOptions, given: ScalingFactors | None, file: Path | None) -> Subject:
     """Model and factors, with what is known of them. Raises `RopewalkError` if there are no factors."""
     from ropewalk.export.base import Subject
     from ropewalk.export.parts.evidence import known_test
     from ropewalk.export.parts.rounding import rounded
     from ropewalk.export.parts.source import source_folder
+    from ropewalk.factors import ScalingFactors
     from ropewalk.patch import factors_of
+    from ropewalk.zoo import FACTORS
 
     model = source.load()
     carried = factors_of(model)
@@ -134,7 +122,7 @@ def _subject(source: ExportModel, options: ExportOptions, given: ScalingFactors 
         if carried is None:
             raise RopewalkError("no factors: give --factors FILE, for this checkpoint carries none")
         beside = source_folder(model) / FACTORS
-        kept = _load(beside) if beside.is_file() else None
+        kept = ScalingFactors.load(beside) if beside.is_file() else None
         given = kept if kept is not None and kept.values == carried.values else carried
     given = rounded(given, options.grid)
     base_model = options.base_model or _known_id(source.model)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ropewalk import files
+from ropewalk.cli.given_factors import given_factors
 from ropewalk.cli.options import (
     MODEL,
     RUN,
@@ -28,9 +29,9 @@ from ropewalk.cli.options import (
     number,
 )
 from ropewalk.errors import PrerequisiteError, RopewalkError
-from ropewalk.factors import ScalingFactors
 
 if TYPE_CHECKING:
+    from ropewalk.factors import ScalingFactors
     from ropewalk.harness.loading import Loaded
     from ropewalk.harness.running import Arms, Results, TaskPlan
 
@@ -45,7 +46,8 @@ class HarnessModel:
 
     model: ModelName
     factors: Annotated[
-        Path | None, described("factors.json. Default: those the checkpoint carries.", metavar="FILE")
+        Path | None,
+        described("factors.json, or a name of the zoo. Default: those the checkpoint carries.", metavar="FILE"),
     ] = None
     max_length: Annotated[int | None, number("Tokens the model takes at once. Default: what its config says.")] = None
     batch_size: Annotated[
@@ -132,7 +134,7 @@ def lm_eval(
     from ropewalk.provenance import provenance
 
     tasks.check()
-    batch, given = model.batch(), None if model.factors is None else ScalingFactors.load(model.factors)
+    batch, given = model.batch(), None if model.factors is None else given_factors(model.factors)
     template, metadata = (
         _object("--chat-template-kwargs", tasks.chat_template_kwargs),
         _object("--metadata", tasks.metadata),

@@ -11,11 +11,11 @@ from cyclopts import Parameter
 
 from ropewalk.bezier import Mode
 from ropewalk.builtin_text import BUILTIN
+from ropewalk.cli.given_factors import given_factors
 from ropewalk.cli.mix import MixedTask
 from ropewalk.cli.options import SEARCH, ShortText, described, number
 from ropewalk.constraints import PositionFloor, ShortTextLimit
 from ropewalk.errors import RopewalkError
-from ropewalk.factors import ScalingFactors
 from ropewalk.objectives import DEFAULT_WEIGHTS, Kind, Measure, Objective
 from ropewalk.records import read_text
 from ropewalk.search import method_class
@@ -84,7 +84,8 @@ class SearchOptions:
         None
     )
     start: Annotated[
-        Path | None, described("factors.json that the first generation scores too; it may be by hand.", metavar="FILE")
+        Path | None,
+        described("factors.json, by hand too, or a name of the zoo: the first generation scores it.", metavar="FILE"),
     ] = None
     finalists: Annotated[int, number("Best candidates that meet vanilla on validation records; 0: none.")] = 4
     validation_limit: ValidationLimit = 24
@@ -102,7 +103,7 @@ class SearchOptions:
             raise RopewalkError(f"--time is {self.time} minutes, expected a number above 0")
         read_text(self.short_text)
         if self.start is not None:
-            ScalingFactors.load(self.start)
+            given_factors(self.start)
 
     def target(self, tasks: Sequence[MixedTask]) -> Objective:
         """What is maximised over the tasks, and what must not get worse."""
@@ -146,7 +147,7 @@ class SearchOptions:
         space = SearchSpace(num_layers, None if len(rotary) == num_layers else tuple(rotary), **{**kind.SPACE, **given})
         method = make_method(self.method, space, seed, **knobs)
         if self.start is not None:
-            start = ScalingFactors.load(self.start)
+            start = given_factors(self.start)
             start.check_model(model_identity(model), base_scheme(model))
             method.start_from(start)
         return SearchPlan(

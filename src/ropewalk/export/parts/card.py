@@ -48,9 +48,9 @@ def model_card(
         *_test(test),
         "## Factors",
         *(f"![Scaling factors by layer]({picture})" for picture in picture_names(test)),
-        "\n".join(_factor_table(factors)),
+        "\n".join(factor_table(factors)),
         "## Where they come from",
-        "\n".join(_origin(factors)),
+        "\n".join(origin(factors)),
         *_undo(kind, base_model, scheme),
         *_licence(source_card, name),
     ]
@@ -134,7 +134,7 @@ def _test(test: Sequence[Json]) -> Iterator[str]:
         yield from block.get("short_texts", [])
 
 
-def _factor_table(factors: ScalingFactors) -> Iterator[str]:
+def factor_table(factors: ScalingFactors) -> Iterator[str]:
     """All of them, a row for every eight layers."""
     width = min(ROW, factors.num_layers)
     yield "| layers |" + " |" * width
@@ -147,7 +147,8 @@ def _factor_table(factors: ScalingFactors) -> Iterator[str]:
     yield "A factor s means position / s: 1 is the model as trained, – a layer without rotary position."
 
 
-def _origin(factors: ScalingFactors) -> Iterator[str]:
+def origin(factors: ScalingFactors) -> Iterator[str]:
+    """Model, search and digest as a list; the factors have to name their model."""
     found, model = factors.found, factors.model
     shape = f"{model['model_type']}, {model['num_layers']} layers"
     yield f"- Model: {model['name']} ({shape}), fingerprint `{model['fingerprint']}`"

@@ -38,7 +38,7 @@ def known_test(factors: ScalingFactors, file: Path | None = None) -> list[dict[s
     if path is None or not path.is_file():
         return []
     result = files.read_json(path)
-    if not isinstance(result, dict) or not _is_of(result, factors):
+    if not isinstance(result, dict) or not is_of(result, factors):
         return []
     return tests_of(result)
 
@@ -119,7 +119,7 @@ def positions(block: Json) -> tuple[list[int], tuple[Series, Series]]:
     return [int(row["name"][1:]) for row in rows], (vanilla, factors)
 
 
-def _is_of(result: Json, factors: ScalingFactors) -> bool:
+def is_of(result: Json, factors: ScalingFactors) -> bool:
     """Whether a run's result is that of these factors: the same model, the same candidate."""
     try:
         model, search = result["provenance"]["model"], result["search"]
