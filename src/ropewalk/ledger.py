@@ -202,24 +202,25 @@ class Ledger:
         if rival is None:
             yield from scorer.score(runners, [rows])
         else:
-            yield from scorer.score(runners, stages(rows), lambda runner: self._behind(runner, rival))
+            yield from scorer.score(runners, stages(rows), lambda runner: self._behind(runner, rival, rows))
         return [self._judged(runner, rival) for runner in runners]
 
-    def _behind(self, runner: Runner, rival: CandidateRecord) -> float | None:
-        """By how much a runner's fitness is below its rival's, if that is beyond doubt on the records seen; else None.
+    def _behind(self, runner: Runner, rival: CandidateRecord, rows: Rows) -> float | None:
+        """By how much a runner's fitness is below its rival's, if that is beyond doubt for all of `rows`; else None.
 
         What the rival's penalties cost is granted to the runner, whose own can only make it worse: they are no mean
         over records, so the test can't take them in.
         """
         theirs = [
-            found.rows([rows.index(row) for row in seen])
-            for found, rows, seen in zip(rival.found, rival.rows, runner.seen, strict=False)  # not the short texts
+            found.rows([own.index(row) for row in seen])
+            for found, own, seen in zip(rival.found, rival.rows, runner.seen, strict=False)  # not the short texts
         ]
         difference = self.objective.difference(runner.found, theirs, self.scales)
         if difference is None:
             return None
         mean, error = difference[0] + sum(rival.penalties.values()), difference[1]
-        return mean if is_behind((mean, error), [len(rows) for rows in runner.seen]) else None
+        seen, of = [len(own) for own in runner.seen], [len(own) for own in rows]
+        return mean if is_behind((mean, error), seen, of) else None
 
     def _judged(self, runner: Runner, rival: CandidateRecord | None) -> CandidateRecord:
         """The record with its fitness: relative to vanilla's on the same records."""
