@@ -2,14 +2,16 @@
 
     python benchmarks/scaling.py --shape 7b --workers 1,2,4 --out scaling-7b.json
     python benchmarks/scaling.py --model FOLDER --keys 75 --workers 1,2,4 --out scaling-0.5b.json
-    python benchmarks/scaling.py --model FOLDER --workers 1,2 --gpus-per-worker 2 --out scaling-large.json
+    python benchmarks/scaling.py --shape 70b --gpus-per-worker 2 --workers 1,2 --out scaling-70b.json
     python benchmarks/scaling.py --model demo --dtype float32 --keys 10 --cpu --workers 1,2 --out scaling-cpu.json
 
 Generations of `--population` candidates, as a search has them: the next one begins when all of this one are scored. The
-prompts are those of the kv task, or with random weights random ids laid out as MDQA's. Every count of workers has a
-cluster of its own; on a CPU a worker has one thread. Start-up is timed, and not part of the rates. What a worker takes
-for a piece of work is timed there, so what is left of the time is waiting for others and Ray: `busy` is the share of
-the workers' time in which they compute. `benchmarks/scaling_simulation.py` works out larger numbers of workers from it.
+prompts are those of the kv task, or with random weights random ids laid out as MDQA's. As many workers are started as
+the largest count asks for, on a CPU with one thread each; generations of fewer leave the others idle, and counts take
+turns. So each turn has a ratio, and what slows the machine for a while slows both its sides. Start-up, compilation and
+warming up are timed, and not part of the rates. What a worker takes for a piece of work is timed there, so what is left
+of the time is waiting for others and Ray: `busy` is the share of the workers' time in which they compute. The JSON is
+written after each turn. `benchmarks/scaling_simulation.py` works out larger numbers of workers from it.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +37,10 @@ from ropewalk.prompts import RenderedPrompt
 from ropewalk.workers import ModelSource, Worker
 from ropewalk.workers.cluster import WorkerSettings, cluster, sized
 from ropewalk.workers.worker import Done, Failed
-from workload import SHAPES, candidates, kv_prompts, mdqa_like_prompts, random_model
+from workload import SHAPES, candidates, kv_prompts, mdqa_like_prompts, random_model, split_random_model
 
 GPU_CANDIDATES = 4  # that a search scores together on a GPU
+Keep = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,15 @@ class Timed(Done):
 
 @dataclass(frozen=True)
 class RandomSource(ModelSource):
-    """A model of one of `SHAPES`, with the weights of a seed."""
+    """A model of one of `SHAPES`, with the weights of a seed; several processes have a part of each weight."""
 
     seed: int = 0
 
     def load(self) -> tuple[Any, Any]:
-        device = torch.device("cuda" if self.gpus else "cpu")
-        return random_model(self.path, device, getattr(torch, self.dtype or "bfloat16"), self.seed)
+        dtype = getattr(torch, self.dtype or "bfloat16")
+        if self.ranks > 1:
+            return split_random_model(self.path, dtype, self.seed)
+        return random_model(self.path, torch.device("cuda" if self.gpus else "cpu"), dtype, self.seed)
 
 
 class TimedWorker(Worker):
@@ -99,9 +105,10 @@ def blocks_of(prompts: list[RenderedPrompt], positions: int, *, shared: bool) ->
     return [tuple(block) for block in blocks]
 
 
-def measure(count: int, args: argparse.Namespace, source: ModelSource, questions: Questions) -> dict[str, Any]:
-    """Generations on so many workers, until `--seconds` are over."""
-    settings = WorkerSettings(count, 0 if args.cpu else args.gpus_per_worker)
+def measure(args: argparse.Namespace, source: ModelSource, questions: Questions, keep: Keep) -> list[dict[str, Any]]:
+    """Generations on each count of workers in turn, until `--seconds` are over. keep: told the rows so far."""
+    largest = max(args.workers)
+    settings = WorkerSettings(largest, 0 if args.cpu else args.gpus_per_worker)
     began = time.perf_counter()
     with cluster(settings, progress):
         from ropewalk.workers.crew import Needs, living_nodes
@@ -109,39 +116,81 @@ def measure(count: int, args: argparse.Namespace, source: ModelSource, questions
 
         _, needs = sized(settings, list(living_nodes().values()), on_cpu=args.cpu)
         needs = Needs(1, 0) if args.cpu else needs
-        make = partial(made, replace(source, gpus=needs.gpus), 1 if args.cpu else None)
-        pool = Pool(make, source.path, count, needs, timeout=3600, say=progress)
+        ranks = args.ranks or max(1, needs.gpus)
+        make = partial(made, replace(source, gpus=needs.gpus, ranks=ranks), 1 if args.cpu else None)
+        pool = Pool(make, source.path, largest, needs, timeout=3600, say=progress)
         pool.start_up(all_of_them=True)
         start_up = time.perf_counter() - began
-        layers = len(pool.facts.layers)
-        drawn = candidates(layers, args.population * 64, args.seed, low=0.8, high=1.3, skip_first=0)
+        drawn = candidates(len(pool.facts.layers), args.population * 64, args.seed, low=0.8, high=1.3, skip_first=0)
         blocks = blocks_of([aliases[0] for aliases in questions.prompts], args.positions, shared=not args.shape)
         together = 1 if args.cpu else GPU_CANDIDATES
-        generation(pool, questions, blocks, drawn[: together * max(1, count)], together)  # checks, compilation
-        generation(pool, questions, blocks, drawn[: args.population], together)
-        rounds: list[float] = []
-        works: list[float] = []
-        while sum(rounds) < args.seconds or len(rounds) < args.least:
-            place = len(rounds) % 64 * args.population
-            spent, pieces = generation(pool, questions, blocks, drawn[place : place + args.population], together)
-            rounds.append(spent)
-            works += pieces
-            progress(
-                f"{count} workers, generation {len(rounds)}: {spent:.2f} s, {args.population / spent:.3g} a second"
-            )
+        work = partial(generation, pool, questions, blocks)
+        work(drawn[: together * largest], together)  # checks, compilation
+        work(drawn[-args.population :], together)
+        warm = time.perf_counter() - began - start_up
+        progress(f"{largest} workers: started in {start_up:.0f} s, checked, compiled and warm after {warm:.0f} s more")
+        turns = {count: Turns(count, args.population) for count in args.workers}
+        spent, rows = 0.0, []
+        while spent < args.seconds or len(turns[largest].seconds) < args.least:
+            place = len(turns[largest].seconds) % 63 * args.population
+            for one in turns.values():
+                with only(pool, one.count):
+                    spent += one.add(*work(drawn[place : place + args.population], together))
+            common = {"start_up_seconds": start_up, "warm_up_seconds": warm, "ranks": ranks,
+                      "memory_gib": pool.memory_gib, "engine": pool.reason(questions) or "own layer loop"}  # fmt: skip
+            rows = [one.row(turns[min(args.workers)]) | common for one in turns.values()]
+            keep(rows)
+            progress(", ".join(f"{one.count} workers {args.population / one.seconds[-1]:.3g}" for one in turns.values())
+                     + f" candidates a second ({spent:.0f} of {args.seconds:.0f} s)")  # fmt: skip
         pool.close()
-    rates = [args.population / spent for spent in rounds]
-    return {
-        "workers": count,
-        "candidates_per_second": {"median": statistics.median(rates), "low": min(rates), "high": max(rates)},
-        "busy": sum(works) / (count * sum(rounds)),
-        "unit_seconds": statistics.mean(works),
-        "unit_spread": statistics.pstdev(works) / statistics.mean(works),
-        "units_per_generation": len(works) / len(rounds),
-        "start_up_seconds": start_up,
-        "generations": len(rounds),
-        "engine": pool.reason(questions) or "own layer loop",
-    }
+    return rows
+
+
+@dataclass
+class Turns:
+    """Generations on one count of workers. seconds: of each. pieces: seconds of each piece of work."""
+
+    count: int
+    population: int
+    seconds: list[float] = field(default_factory=list)
+    pieces: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float, pieces: list[float]) -> float:
+        """One more; its seconds."""
+        self.seconds.append(seconds)
+        self.pieces += pieces
+        return seconds
+
+    def row(self, first: Turns) -> dict[str, Any]:
+        """of_linear: by turn, the rate over that of the smallest count, as many times larger as there are workers."""
+        linear = [
+            own * first.count / (mine * self.count) for own, mine in zip(first.seconds, self.seconds, strict=True)
+        ]
+        return {
+            "workers": self.count,
+            "candidates_per_second": spread([self.population / spent for spent in self.seconds]),
+            "of_linear": spread(linear),
+            "busy": sum(self.pieces) / (self.count * sum(self.seconds)),
+            "unit_seconds": statistics.mean(self.pieces),
+            "unit_spread": statistics.pstdev(self.pieces) / statistics.mean(self.pieces),
+            "units_per_generation": len(self.pieces) / len(self.seconds),
+            "generations": len(self.seconds),
+        }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+@contextmanager
+def only(pool: Any, count: int) -> Iterator[None]:
+    """The first workers alone, while the others have nothing to do."""
+    everyone = pool.members
+    pool.members = everyone[:count]
+    try:
+        yield
+    finally:
+        pool.members = everyone
 
 
 def generation(
@@ -171,19 +220,21 @@ def main() -> None:
     source = RandomSource(args.shape, args.dtype, seed=args.seed) if args.shape else ModelSource(args.model, args.dtype)
     prompts = prompts_of(args)
     questions = Questions(tuple((prompt,) for prompt in prompts), candidates=args.population * 20)
-    rows = [measure(count, args, source, questions) for count in args.workers]
-    first = rows[0]
-    for row in rows:
-        ratio = row["candidates_per_second"]["median"] / first["candidates_per_second"]["median"]
-        row["of_linear"] = ratio * first["workers"] / row["workers"]
-    columns = ("workers", "candidates_per_second", "of_linear", "busy", "unit_seconds", "start_up_seconds")
     name = args.shape or Path(args.model).name
-    table(f"{name}: {len(prompts)} prompts of {len(prompts[0].ids)} tokens a candidate, generations of "
-          f"{args.population}", [{column: row[column] for column in columns} for row in rows])  # fmt: skip
     device = torch.device("cpu" if args.cpu else "cuda")
     content = {"model": name, "dtype": args.dtype, "prompts": len(prompts), "tokens": len(prompts[0].ids),
-               "population": args.population, "load_average": os.getloadavg()[0], "rows": rows}  # fmt: skip
-    report("scaling", args.seed, device, content, args.out)
+               "population": args.population, "gpus_per_worker": 0 if args.cpu else args.gpus_per_worker}  # fmt: skip
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["prompts_per_second"] = row["candidates_per_second"]["median"] * len(prompts)
+        whole = content | {"load_average": os.getloadavg()[0], "rows": rows}
+        report("scaling", args.seed, device, whole, args.out)
+
+    rows = measure(args, source, questions, keep)
+    columns = ("workers", "candidates_per_second", "prompts_per_second", "of_linear", "busy", "unit_seconds")
+    table(f"{name}: {len(prompts)} prompts of {len(prompts[0].ids)} tokens a candidate, generations of "
+          f"{args.population}", [{column: row[column] for column in columns} for row in rows])  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:
@@ -201,13 +252,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--positions", type=int, default=5)
     parser.add_argument("--population", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--least", type=int, default=3, help="generations")
+    parser.add_argument("--least", type=int, default=3, help="turns")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args(sys.argv[1:])
-    if args.shape and args.gpus_per_worker > 1:
-        parser.error("random weights are made on one GPU: give --model for more --gpus-per-worker")
-    return args
+    parser.add_argument("--ranks", type=int, help="processes of a worker that share each weight; default: its GPUs")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096 + 64,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
     }),
+    "70b": ("llama", {  # Llama 2's: 138 GB in bf16
+        "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "intermediate_size": 28672, "vocab_size": 32000, "max_position_embeddings": 4096 + 64,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "tie_word_embeddings": False,
+    }),
     "0.5b": ("qwen2", {
         "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
         "intermediate_size": 4864, "vocab_size": 151936, "max_position_embeddings": 32768,
@@ -66,6 +71,35 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype, seed: int
     torch.manual_seed(seed)
     with device:
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), dtype=dtype)
+    model.generation_config.eos_token_id = None
+    return model.eval(), plain_tokenizer(sizes["vocab_size"])
+
+
+def split_random_model(shape: str, dtype: torch.dtype, seed: int) -> tuple[Any, Any]:
+    """The same, each process of a group (torchrun's variables) with its part of every weight, by transformers' plan."""
+    from accelerate import init_empty_weights
+    from torch.distributed.tensor import DTensor
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    kind, sizes = SHAPES[shape]
+    with init_empty_weights(include_buffers=False):
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), dtype=dtype)
+    config, device, mesh = model.prepare_distribute_model(DistributedConfig(tp_plan="auto"))
+    model.maybe_distribute_model(model, config, mesh)
+    torch.manual_seed(seed)
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is None:
+                continue
+            is_split = isinstance(weight, DTensor)
+            size = weight.to_local().shape if is_split else weight.shape
+            local = torch.empty(size, dtype=dtype, device=device)
+            local.normal_(0, 0.02) if weight.dim() > 1 else local.fill_(1.0)
+            if is_split:
+                local = DTensor.from_local(local, weight.device_mesh, weight.placements, run_check=False)
+            module._parameters[name] = torch.nn.Parameter(local, requires_grad=False)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
     model.generation_config.eos_token_id = None
     return model.eval(), plain_tokenizer(sizes["vocab_size"])
 

@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.distributed.configuration_utils import DistributedConfig
 
 from ropewalk import files
 from ropewalk.adapters import Adapter, attach, find_adapter
@@ -297,6 +296,8 @@ def _device(device: str | torch.device | None) -> torch.device | None:
 def _placement(place: torch.device | None, *, tensor_parallel: bool) -> dict[str, Any]:
     """What `from_pretrained` is told of where the weights go."""
     if tensor_parallel:
+        from transformers.distributed.configuration_utils import DistributedConfig
+
         return {"distributed_config": DistributedConfig(tp_plan="auto")}
     return {"device_map": "auto"} if place is None else {} if place.type == "cpu" else {"device_map": {"": place}}
 
