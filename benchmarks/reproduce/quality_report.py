@@ -1,0 +1,220 @@
+"""From the files of a quality run to its JSON report, and from reports to the tables of docs/results.md."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what the benchmarks share
+
+from ropewalk import files, stats
+from ropewalk.comparison import compare
+from ropewalk.results import PERPLEXITY_METRIC, TaskResult
+from tables import markdown
+
+Json = dict[str, Any]
+FIGURES = (
+    "metric", "accuracy", "interval", "average", "average_interval", "worst", "utilisation", "records", "skipped",
+    "average_nll", "average_perplexity", "failures",
+)  # fmt: skip
+GAINS = ("accuracy", "accuracy_p", "accuracy_p_holm", "average", "worst", "utilisation", "average_log_likelihood")
+ORDER = ("kv", "oracle", "mdqa", "mix")
+GOALS_OF = "qwen2.5-coder-0.5b-instruct"  # the model that the goals were set for
+
+
+def quality_report(folder: Path) -> Json:
+    """Everything of one model: searches, choices, and each test's arms compared with vanilla in pairs.
+
+    p_holm of an arm is corrected over all arms of its test; those by position over the positions.
+    """
+    model = files.read_json(folder / "model.json")
+    names = [name for name in ORDER if (folder / name / "factors.json").exists()]
+    tests = sorted(path for path in (folder / "tests").iterdir() if (path / "vanilla.json").exists())
+    return {
+        "benchmark": "quality",
+        **model,
+        "searches": {name: _searched(folder / name) for name in names},
+        "tests": {path.name: _tested(path, names) for path in tests},
+    }
+
+
+def _searched(folder: Path) -> Json:
+    runs = {path.parent.name: files.read_json(path) for path in sorted(folder.glob("*/found.json"))}
+    choices = {path.stem: files.read_json(path)["found"] for path in sorted((folder / "choice").glob("*.json"))}
+    kept = ("factors", "evaluations", "validation_evaluations", "seconds", "failed", "objective")
+    return {
+        "runs": {label: {**run["asked"], **{name: run["found"][name] for name in kept}} for label, run in runs.items()},
+        "choices": choices,
+    }
+
+
+def _tested(folder: Path, searches: Sequence[str]) -> Json:
+    documents = {path.stem: files.read_json(path) for path in folder.glob("*.json")}
+    results = {name: TaskResult.from_dict(one["found"]["result"]) for name, one in documents.items()}
+    arms = ["vanilla", *sorted(set(results) - {"vanilla"}, key=lambda name: (_rank(name), name))]
+    gain = {arm: _gain(results["vanilla"], results[arm]) for arm in arms[1:]}
+    corrected = stats.holm([one["average"]["p"] for one in gain.values()]) if gain else []
+    for one, p in zip(gain.values(), corrected, strict=True):
+        one["average"]["p_holm"] = float(p)
+    over = {
+        f"{name} over {control}": _gain(results[control], results[name])["average"]
+        for name in searches
+        for control in arms
+        if control.startswith(f"{name} ") and name in results
+    }
+    return {
+        "task": documents["vanilla"]["asked"]["task"],
+        "positions": list(results["vanilla"].positions),
+        "engine": documents["vanilla"]["found"]["engine"],
+        "arms": {arm: {key: value for key, value in results[arm].summary().items() if key in FIGURES} for arm in arms},
+        "gain": gain,
+        "over": over,
+        "seconds": {arm: documents[arm]["found"]["seconds"] for arm in arms},
+    }
+
+
+def _rank(arm: str) -> int:
+    first = arm.split()[0]
+    return ORDER.index(first) if first in ORDER else len(ORDER)
+
+
+def _gain(reference: TaskResult, other: TaskResult) -> Json:
+    found = compare(reference, other)
+    return {name: found[name] for name in GAINS}
+
+
+# --- tables
+
+
+def tables(reports: Sequence[Json]) -> str:
+    """Markdown: for each model how it was searched, every test, and the goals where they were set for it."""
+    return "\n\n".join(_model_tables(report) for report in reports)
+
+
+def _model_tables(report: Json) -> str:
+    facts = report["provenance"]
+    prompt = "chat template" if report["chat"] else "bare prompt"
+    head = (
+        f"**{report['name']}** ({prompt}, {facts['dtype']}, {facts['device']}, torch {facts['versions']['torch']}; "
+        f"weights: {report['source']})"
+    )
+    parts = [head, markdown(_search_rows(report))]
+    parts += [f"{_title(name, test)}\n\n{markdown(_test_rows(test))}" for name, test in report["tests"].items()]
+    if report["name"] == GOALS_OF:
+        parts.append("The goals that were set for this model:\n\n" + markdown(goals(report)))
+    return "\n\n".join(parts)
+
+
+def _search_rows(report: Json) -> list[Json]:
+    return [
+        {
+            "search": name, "run": label, "evaluations": f"{run['evaluations']:,}", "seconds": f"{run['seconds']:.0f}",
+            "chosen on validation": found["choices"].get(
+                run["method"], {"chosen": "–"})["chosen"],
+            "factors": _span(run["factors"]),
+        }
+        for name, found in report["searches"].items()
+        for label, run in found["runs"].items()
+    ]  # fmt: skip
+
+
+def _span(factors: Sequence[float | None]) -> str:
+    given = [value for value in factors if value is not None]
+    return f"{min(given):.2f} to {max(given):.2f}"
+
+
+def _title(name: str, test: Json) -> str:
+    arm = test["arms"]["vanilla"]
+    skipped = f", {arm['skipped']} too long" if arm["skipped"] else ""
+    places = ", ".join(map(str, test["positions"]))
+    return f"*{name}*: {arm['metric'].replace('_', ' ')}, {arm['records']} records{skipped}, positions {places}."
+
+
+def _test_rows(test: Json) -> list[Json]:
+    if test["arms"]["vanilla"]["metric"] == PERPLEXITY_METRIC:
+        return [_perplexity_row(arm, test) for arm in test["arms"]]
+    return [_accuracy_row(arm, test) for arm in test["arms"]]
+
+
+def _accuracy_row(arm: str, test: Json) -> Json:
+    figures, gain = test["arms"][arm], test["gain"].get(arm)
+    average = gain and gain["average"]
+    return {
+        "arm": arm,
+        "by position": " ".join(f"{100 * value:.0f}" for value in figures["accuracy"]),
+        "average": f"{100 * figures['average']:.1f}",
+        "points over vanilla": _points(average),
+        "p (Holm over arms)": f"{average['p_holm']:.2g}" if average else "–",
+        "worst": f"{100 * figures['worst']:.0f}",
+    }
+
+
+def _points(row: Mapping[str, float] | None) -> str:
+    if not row:
+        return "–"
+    return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+
+
+def _perplexity_row(arm: str, test: Json) -> Json:
+    gain = test["gain"].get(arm)
+    row = gain and gain["average_log_likelihood"]
+    return {
+        "arm": arm,
+        "perplexity": f"{test['arms'][arm]['average_perplexity']:.3f}",
+        "per cent over vanilla": _percent(row) if row else "–",
+        "p": f"{row['p']:.2g}" if row else "–",
+    }
+
+
+def _percent(row: Mapping[str, float]) -> str:
+    """Of the perplexity, out of a difference of log-likelihoods: a higher likelihood is a lower perplexity."""
+    middle, low, high = (100 * math.expm1(-row[name]) for name in ("difference", "high", "low"))
+    return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def goals(report: Json) -> list[Json]:
+    """Each goal beside what was measured; a row for every test that was made."""
+    rows = []
+    for row, test, arm, goal in (
+        ("quality-kv", "kv-75", "kv", "average at least 65, worst at least 40, first and last not below vanilla"),
+        ("quality-kv, oracle", "throwaway", "oracle", "what exists: a search on these very records"),
+        ("quality-mdqa", "mdqa-10", "mdqa", "at least +4 points, p < 0.05"),
+        ("quality-transfer", "kv-140", "kv", "at least +10 points"),
+        ("quality-transfer", "mdqa-10", "kv", "not below vanilla"),
+        ("quality-transfer", "mdqa-20", "kv", "not below vanilla"),
+        ("quality-transfer", "perplexity", "kv", "within 1 per cent"),
+    ):
+        found = report["tests"].get(test)
+        if found is None or arm not in found["arms"]:
+            continue
+        perplexity = test == "perplexity"
+        measured = _perplexity_row(arm, found)["per cent over vanilla"] if perplexity else _measured(arm, found)
+        rows.append({"row": row, "test": test, "goal": goal, "measured": measured, "met": _met(row, arm, test, found)})
+    return rows
+
+
+def _measured(arm: str, test: Json) -> str:
+    row = _accuracy_row(arm, test)
+    return f"{row['by position']}, average {row['average']}; {row['points over vanilla']} points"
+
+
+def _met(row: str, arm: str, name: str, test: Json) -> str:
+    figures, vanilla, gain = test["arms"][arm], test["arms"]["vanilla"], test["gain"][arm]
+    points = 100 * gain["average"]["difference"]
+    if row == "quality-kv":
+        ends = all(figures["accuracy"][end] >= vanilla["accuracy"][end] for end in (0, -1))
+        return _yes(100 * figures["average"] >= 65 and 100 * figures["worst"] >= 40 and ends)
+    if row == "quality-mdqa":
+        return _yes(points >= 4 and gain["average"]["p"] < 0.05)
+    if row != "quality-transfer":
+        return "–"
+    if name == "perplexity":
+        return _yes(abs(math.expm1(-gain["average_log_likelihood"]["difference"])) <= 0.01)
+    return _yes(points >= (10 if name == "kv-140" else 0))
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
