@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import normalizers
 
 from ropewalk.errors import DataError, RopewalkError
-from ropewalk.prompts import PromptRenderer, RenderedPrompt, terminator_ids
+from ropewalk.prompts import PromptRenderer, RenderedPrompt, terminator_ids, use_chat_template
 from ropewalk.tasks import make_task
 from ropewalk.tasks.base import Example, Piece, TaskOptions, TokenSpan
 from tokenizers_factory import byte_level, metaspace
@@ -102,6 +104,42 @@ def test_chat_template_options_reach_the_template_and_the_settings() -> None:
 def test_chat_template_options_without_a_template_are_refused(chat: bool, use: bool, why: str) -> None:
     with pytest.raises(RopewalkError, match=why):
         PromptRenderer(byte_level([], chat=chat), {"enable_thinking": False}, chat_template=use)
+
+
+def test_a_template_of_a_file_takes_the_place_of_any_other(tmp_path: Path) -> None:
+    """Also where the tokenizer has none; BOS comes from the template, once; results are told apart by its digest."""
+    file = tmp_path / "own.jinja"
+    file.write_text("{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}says:")
+    for tokenizer in (metaspace(), metaspace(chat=True)):
+        before = PromptRenderer(tokenizer).settings()
+        use_chat_template(tokenizer, file)
+        renderer = PromptRenderer(tokenizer)
+        rendered = renderer.render(example())
+        assert renderer.prompt_text(example()) == '<s>[Key:]says:"'
+        assert rendered.ids.count(tokenizer.bos_token_id) == 1
+        assert "chat_template_sha256" not in before
+        assert renderer.settings()["chat_template_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert "chat_template_sha256" not in PromptRenderer(tokenizer, chat_template=False).settings()
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "can't be read"),
+        ("{% for m in messages %}", "not a chat template"),
+        ("{{ raise_exception('no') }}", "no"),
+        ("Hello", "does not write what the user says"),
+    ],
+)
+def test_a_template_that_loses_the_prompt_is_refused(tmp_path: Path, template: str | None, why: str) -> None:
+    file = tmp_path / "own.jinja"
+    if template is not None:
+        file.write_text(template)
+    tokenizer = metaspace()
+    with pytest.raises(DataError, match=why) as error:
+        use_chat_template(tokenizer, file)
+    assert "own.jinja" in str(error.value)
+    assert tokenizer.chat_template is None
 
 
 def test_no_second_space_after_a_prompt_that_ends_in_one() -> None:

@@ -8,9 +8,12 @@ ends before it.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ import numpy.typing as npt
 
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.tasks.base import Example, TokenSpan
+
+TEMPLATE_DIGEST = "chat_template_sha256"  # in settings, and a tokenizer's attribute: of a template from a file
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,12 @@ class PromptRenderer:
 
     def settings(self) -> dict[str, Any]:
         """How prompts are dressed, as JSON: results of different formats are not of the same examples."""
-        return {
+        settings = {
             "format": "chat" if self.uses_chat_template else "plain",
             "chat_template_kwargs": dict(self.chat_template_kwargs),
         }
+        digest = getattr(self.tokenizer, TEMPLATE_DIGEST, None) if self.uses_chat_template else None
+        return settings | ({TEMPLATE_DIGEST: digest} if digest else {})
 
     def render(self, example: Example) -> RenderedPrompt:
         """The ids of an example with its first answer."""
@@ -132,6 +139,35 @@ class PromptRenderer:
             return str(turn) + example.opening
         space = "" if example.prompt[-1:].isspace() else " "
         return example.prompt + space + example.opening
+
+
+def use_chat_template(tokenizer: Any, path: str | os.PathLike[str], kwargs: Mapping[str, Any] | None = None) -> None:
+    """Give a tokenizer the chat template of a file (Jinja, as in tokenizer_config.json) in place of any of its own.
+
+    The template writes BOS itself, as those of transformers do. kwargs: what it will be rendered with. Raises
+    `DataError` for a file that can't be read, and for a template that fails or loses what the user says.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        template = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the chat template can't be read ({error})") from None
+    words = "what the user says"
+    try:
+        turn = tokenizer.apply_chat_template(
+            [{"role": "user", "content": words}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            **(kwargs or {}),
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a chat template that can be rendered ({error})") from None
+    if words not in turn:
+        raise DataError(f"{path}: the chat template does not write what the user says; expected messages[…]['content']")
+    tokenizer.chat_template = template
+    setattr(tokenizer, TEMPLATE_DIGEST, hashlib.sha256(template.encode()).hexdigest())
 
 
 def _leading_special_ids(tokenizer: Any) -> list[int]:

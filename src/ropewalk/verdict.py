@@ -15,6 +15,8 @@ LABELS = {  # of the arms, in the order in which they are shown
     "uniform_best": "best uniform",
     "line_best": "best line",
     "larger_search": "larger search",
+    "published_mdqa": "published, mdqa",
+    "published_kv": "published, kv",
     "factors": "found factors",
 }
 

@@ -74,9 +74,11 @@ class Profiler:
     def settings(self) -> dict[str, Any]:
         """What the profile depends on, as JSON."""
         from ropewalk.identity import base_scheme, model_identity
+        from ropewalk.prompts import TEMPLATE_DIGEST
         from ropewalk.provenance import provenance
 
         prompt = {name: getattr(self.options, name) for name in ("chat_template", "chat_template_kwargs", "generate")}
+        prompt |= {TEMPLATE_DIGEST: own} if (own := getattr(self.tokenizer, TEMPLATE_DIGEST, None)) else {}
         settings = {
             "schema": SCHEMA,
             "model": model_identity(self.model),

@@ -167,6 +167,9 @@ class ModelOptions:
     ] = None
     trust_remote_code: Annotated[bool, flag("Run code that the checkpoint brings.")] = False
     any_model: Annotated[bool, flag("Apply factors that were made for another model or rope scheme.")] = False
+    chat_template_file: Annotated[
+        Path | None, described("A chat template (Jinja) in place of the tokenizer's own, or of none.", metavar="FILE")
+    ] = None
 
     def load(self) -> tuple[Any, Any]:
         """Model and tokenizer, with a line on standard error while it takes."""
@@ -187,7 +190,18 @@ class ModelOptions:
             )
         if rope is not None:
             say(f"Base rope scheme {getattr(loaded[0], ROPE_OVERRIDE)}.")
-        return loaded
+        return loaded[0], self.dressed(loaded[1])
+
+    def dressed(self, tokenizer: Any) -> Any:
+        """The tokenizer with the template of `--chat-template-file`, if one was given. Raises `RopewalkError`."""
+        from ropewalk.prompts import use_chat_template
+
+        if self.chat_template_file is None:
+            return tokenizer
+        if not self.chat_template:
+            raise RopewalkError(f"--chat-template-file {self.chat_template_file} and --no-chat-template: give one")
+        use_chat_template(tokenizer, self.chat_template_file, self.template_kwargs())
+        return tokenizer
 
     def scheme(self) -> RopeOverride | None:
         """`--rope`, checked; None: the model's own. Raises `RopewalkError`."""
@@ -202,7 +216,7 @@ class ModelOptions:
         from ropewalk.demo import demo_model
 
         path = demo_model() if self.model == "demo" else self.model
-        return load_tokenizer(str(path), trust_remote_code=self.trust_remote_code)
+        return self.dressed(load_tokenizer(str(path), trust_remote_code=self.trust_remote_code))
 
     def template_kwargs(self) -> dict[str, Any]:
         """`--chat-template-kwargs` as a dict."""

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 COMMAND = (sys.executable, "-c", "from ropewalk.cli import main; main()")
 CPU_TOKENS = 2048  # of a batch: a second or so of a small model
-PROMPT_FLAGS = {"--no-chat-template": 1, "--chat-template-kwargs": 2, "--limit": 2}  # the model's, or the method's
+# The model's, or the method's: each with how many words it takes.
+PROMPT_FLAGS = {"--no-chat-template": 1, "--chat-template-kwargs": 2, "--chat-template-file": 2, "--limit": 2}
 CURVES = 50  # that a person may evaluate: compiling has to pay for itself
 
 
@@ -44,6 +46,7 @@ class Setting:
         own = self.model
         given = {"--dtype": own.dtype, "--device": own.device, "--rope": own.rope}
         given["--chat-template-kwargs"] = own.chat_template_kwargs
+        given["--chat-template-file"] = None if own.chat_template_file is None else str(own.chat_template_file)
         said = {"--no-chat-template": not own.chat_template, "--trust-remote-code": own.trust_remote_code}
         return [
             *COMMAND,
@@ -135,14 +138,15 @@ def _model(run: Run, path: Path) -> ModelOptions:
         )
     settings = run.history.settings if run.history else {}
     words = shlex.split(command)
-    rope = next((words[place + 1] for place, word in enumerate(words[:-1]) if word == "--rope"), None)
+    after = dict(pairwise(words))
     prompt = settings["tasks"][0].get("prompt", {}) if settings else {}
     return ModelOptions(
         model=model_of(run),
         dtype=run.result["provenance"]["dtype"] if run.result else None,
-        rope=rope,
+        rope=after.get("--rope"),
         chat_template=prompt.get("format") != "plain",
         trust_remote_code="--trust-remote-code" in words,
+        chat_template_file=Path(after["--chat-template-file"]) if "--chat-template-file" in after else None,
     )
 
 

@@ -79,4 +79,4 @@ class WorkerOptions:
         )
         line(f"Starting workers for {model.model}" + (f" at {self.ray_address}" if self.ray_address else ""))
         with on_workers(source, settings, on_cpu=model.device == "cpu", say=line) as loaded:
-            yield loaded
+            yield loaded[0], model.dressed(loaded[1])

@@ -53,6 +53,8 @@ def flags(settings: Settings) -> list[str]:
         words.append("--no-chat-template")
     if prompt.get("chat_template_kwargs"):
         words += ["--chat-template-kwargs", json.dumps(prompt["chat_template_kwargs"])]
+    if prompt.get("chat_template_sha256"):  # of which only the digest was recorded
+        words += ["--chat-template-file", "TEMPLATE"]
     return words
 
 

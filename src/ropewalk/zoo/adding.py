@@ -14,7 +14,7 @@ from ropewalk.errors import DataError, FactorsError
 from ropewalk.factors import ScalingFactors
 from ropewalk.zoo import CARD, FACTORS, TEST, UNVERIFIED, factors_file
 from ropewalk.zoo.card import card
-from ropewalk.zoo.check import problems
+from ropewalk.zoo.check import problems, wrong
 from ropewalk.zoo.entry import LICENCE, NAME, TESTED, Entry, result_of
 
 RESULT = "result.json"  # of a run
@@ -63,6 +63,8 @@ def _write(out: Path, entry: Entry, document: Any) -> Entry:
     if not NAME.fullmatch(entry.name):
         raise FactorsError(f"name {entry.name!r}: expected MODEL/NAME in small letters, such as smollm2-135m/kv")
     target = out / entry.name
+    if found := wrong(entry):
+        raise FactorsError(f"{target}: no entry was made: {'; '.join(found)}")
     with fresh_folder(target) as folder:
         entry.factors.save(folder / FACTORS)
         if document is not None:

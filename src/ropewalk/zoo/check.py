@@ -21,12 +21,16 @@ def problems(folder: Path, name: str) -> list[str]:
         entry = read_entry(folder, name)
     except RopewalkError as error:
         return [str(error)]
-    found = [*_about(entry), *_files(entry, folder)]
-    if not found:
-        found += _unverified(entry) if entry.is_unverified else _test(entry)
+    found = [*wrong(entry), *_files(entry, folder)]
     if not found and (folder / CARD).read_text(encoding="utf-8") != card(entry):
         found.append(f"{CARD} is not the card that factors.json and test.json give: it is written, never edited")
     return found
+
+
+def wrong(entry: Entry) -> list[str]:
+    """The same of what an entry says, without its files."""
+    about = list(_about(entry))
+    return about or list(_unverified(entry) if entry.is_unverified else _test(entry))
 
 
 def _about(entry: Entry) -> Iterator[str]:
@@ -62,7 +66,10 @@ def _unverified(entry: Entry) -> Iterator[str]:
 def _test(entry: Entry) -> Iterator[str]:
     from ropewalk.export.parts import evidence
 
-    factors, result = entry.factors, entry.result or {}
+    factors, result = entry.factors, entry.result
+    if result is None:
+        yield f"there is no {TEST}, and without a test the entry can only be unverified"
+        return
     tested, own = result["provenance"]["model"], factors.model
     if not own or own.get("num_layers") != factors.num_layers:
         yield f"{factors.num_layers} factors for a model of {own.get('num_layers')} layers"
