@@ -26,7 +26,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def tables(report: Mapping[str, Any]) -> str:
     """Everything of one report."""
     kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search,
-            "overhead": _overhead}  # fmt: skip
+            "overhead": _overhead, "racing": _racing, "likelihood-signal": _likelihood_signal}  # fmt: skip
     return f"{_header(report)}\n\n{kind[report['benchmark']](report)}\n"
 
 
@@ -124,9 +124,58 @@ def _paper_search(report: Mapping[str, Any]) -> str:
         {"what": "MFU", "value": report["mfu"]},
         {"what": "prompt tokens computed", "value": report["plan"]["token_share"]},
         {"what": "layers computed", "value": report["plan"]["layer_share"]},
+        *_raced(report.get("racing")),
         {"what": f"{report['candidates']} candidates × {report['prompts']} prompts, minutes", "value": minutes},
         {"what": "the paper on four A100s, minutes", "value": f"{low * 60:.0f} to {high * 60:.0f}"},
     ])  # fmt: skip
+
+
+def _raced(saved: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if saved is None:
+        return []
+    return [
+        {"what": "raced searches of a real model, their calls", "value": f"{saved['searches']}, {saved['calls']}"},
+        {"what": "evaluations that racing leaves", "value": saved["evaluations_left"]},
+    ]
+
+
+def _racing(report: Mapping[str, Any]) -> str:
+    """A row a pair of searches; points: the raced winner less the other on the same test records."""
+    rows = []
+    for pair in report["pairs"]:
+        whole, raced, gain = pair["whole"], pair["raced"], pair["raced_over_whole"]["average"]
+        points = "{difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append({
+            "search": pair["kind"], "seed": pair["seed"], "evaluations": f"{whole['evaluations']:,}",
+            "with racing": f"{raced['evaluations']:,}", "left": pair["evaluations_left"],
+            "stopped": f"{raced['stopped']} of {raced['candidates']}",
+            "same winner": "yes" if pair["same_winner"] else "no",
+            "fitness": f"{whole['fitness']:.4f}", "with racing, fitness": f"{raced['fitness']:.4f}",
+            "raced winner over the other, points": points.format(
+                **{name: 100 * gain[name] for name in ("difference", "low", "high")}),
+        })  # fmt: skip
+    setting = f"{report['model']}, kv with {report['keys']} keys, tested on {report['test_records']} records."
+    return f"{setting}\n\n{markdown(rows)}\n"
+
+
+def _likelihood_signal(report: Mapping[str, Any]) -> str:
+    averages = [sum(row) / len(row) for row in report["accuracy"]]
+    near = [value for value, is_near in zip(averages, report.get("near", []), strict=False) if is_near]
+    columns = {f"all {report['candidates']}": report["correlation"]}
+    span = f"accuracy {_percent_range(averages)}"
+    if near:
+        columns[f"the {len(near)} near 1"] = report["correlation_near"]
+        span += f"; of those near 1 {_percent_range(near)}"
+    rows = [{"likelihood": name, **{column: found[name] for column, found in columns.items()}}
+            for name in report["correlation"]]  # fmt: skip
+    setting = (
+        f"{report['candidates']} candidates, {report['records']} records at {len(report['accuracy'][0])} positions"
+    )
+    return f"{setting}, {span}.\n\n{markdown(rows)}\n"
+
+
+def _percent_range(values: Sequence[float]) -> str:
+    return f"{100 * min(values):.1f} to {100 * max(values):.1f} %"
 
 
 def _cell(value: Any) -> str:

@@ -6,22 +6,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import flops
+import likelihood_signal
 import measure
 import ours
 import paper_search
+import racing
 import reporting
 import workload
 from baselines import Baselines
 from ropewalk import files
 from ropewalk.engine import attention, decoder
 from ropewalk.prompts import RenderedPrompt
+from ropewalk.search.space import Candidate
+from ropewalk.study import CandidateRecord
 from scored_prompts import prompts_of_records
 from tiny import prompt, tiny_model
 
@@ -171,3 +177,55 @@ def test_a_report_says_what_was_run_on_what(tmp_path: Path, monkeypatch: pytest.
     assert found["command"] == "python benchmarks/mfu.py --out mfu.json"
     assert found["versions"]["torch"] == torch.__version__
     assert (found["seed"], found["value"], found["hardware"]["device_type"]) == (3, 1.5, "cpu")
+
+
+def raced(generation: int, slot: int, records: int, prompts: int | None = None) -> CandidateRecord:
+    scored = records * 5 if prompts is None else prompts
+    rows = (tuple(range(records)),)
+    return CandidateRecord(generation, slot, Candidate(((0.0, 1.0), (1.0, 1.0))), 0.0, rows=rows, prompts=scored)
+
+
+def test_the_calls_of_a_race_are_those_still_in_it_on_each_stage() -> None:
+    """Before there is a rival a group is one call; what is repeated or failed before it was scored is in none."""
+    history = [raced(-1, 0, 8), raced(0, 0, 8, prompts=0), raced(0, 1, 8), raced(0, 2, 8)]
+    history += [raced(1, 0, 4), raced(1, 1, 8), raced(1, 2, 6), raced(1, 3, 4)]
+    expected = [(1, 0, 8), (1, 0, 8), (1, 0, 8), (2, 0, 4), (1, 4, 6), (1, 6, 8), (2, 0, 4), (1, 4, 6)]
+    assert racing.schedule(reversed(history), 8, at_once=2) == expected
+    assert sum(alive * (stop - start) for alive, start, stop in expected) == sum(r.prompts for r in history) / 5
+
+
+def test_raced_searches_are_read_from_their_report(tmp_path: Path) -> None:
+    arms = [("paper", [[2, 0, 4], [1, 4, 8]]), ("paper", [[2, 0, 8]]), ("paper, our bounds", [[9, 0, 8]])]
+    pairs = [{"kind": kind, "raced": {"calls": calls}} for kind, calls in arms]
+    files.write_json(tmp_path / "racing.json", {"pairs": pairs})
+    found = paper_search.raced_calls(tmp_path / "racing.json", 8)
+    assert (found.searches, found.records) == (2, 14)
+    assert found.calls == [(2, 0, 4), (1, 4, 8), (2, 0, 8)]
+    with pytest.raises(SystemExit, match="raced on 8 records, expected 40"):
+        paper_search.raced_calls(tmp_path / "racing.json", 40)
+
+
+def test_the_extrapolation_holds_for_chunks_of_different_sizes() -> None:
+    chunks = [{"work": work, "seconds": work / 20} for work in (100, 700, 50)]
+    assert paper_search.extrapolate(chunks, 1200) == pytest.approx({"minutes": 1.0, "low": 1.0, "high": 1.0})
+
+
+def test_a_correlation_over_candidates_with_its_interval() -> None:
+    """Spearman's over candidates' means; every draw of records ranks them alike where each record does."""
+    accuracy = np.arange(12.0)[:, None, None] + np.zeros((12, 5, 3))
+    assert likelihood_signal.correlation(accuracy**3, accuracy, 0) == pytest.approx({"median": 1, "low": 1, "high": 1})
+    rng = np.random.default_rng(0)
+    noisy = rng.normal(size=(12, 40, 3))
+    other = noisy + rng.normal(size=(12, 40, 3))
+    found = likelihood_signal.correlation(noisy, other, 0)
+    spearman = stats.spearmanr(noisy.mean(axis=(1, 2)), other.mean(axis=(1, 2))).statistic
+    assert found["median"] == pytest.approx(spearman)
+    assert -1 <= found["low"] < found["median"] < found["high"] <= 1
+
+
+def test_candidates_of_the_signal_spread_from_near_1_to_far_off() -> None:
+    chosen = likelihood_signal.chosen_candidates(24, 8, 0)
+    assert len(chosen) == 37 >= 30
+    near = [one for one in chosen if likelihood_signal.is_near(one)]
+    assert chosen[0] in near
+    assert 8 + 5 <= len(near) < 20
