@@ -117,6 +117,8 @@ def _against(document: Json) -> str:
 
 def _how(provenance: Json) -> str:
     """The command if it is known, the device and the versions."""
+    if "versions" not in provenance:  # an analysis of results alone
+        return f"`{provenance['command']}`."
     versions = provenance["versions"]
     where = f"{provenance['device']}, torch {versions['torch']}, transformers {versions['transformers']}"
     command = provenance.get("command")

@@ -39,6 +39,7 @@ HOME: dict[str, list[dict[str, Any]]] = {
     "mdqa": [{"task": "mdqa"}],
     "mix": [{"task": "kv", "keys": 75}, {"task": "mdqa"}],
 }
+MODELS = {"smol": "SmolLM2-135M-Instruct", "qwen": "Qwen2.5-Coder-0.5B-Instruct", "gemma": "Gemma-3-270M"}
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s'\",:/]+/)+([^\s'\",:/]*)")
 
 
@@ -73,10 +74,10 @@ KV = f"{FOUND} --keys 75"
 SHORT = {"--keys": "3", "--limit": "3"}
 FEW = {**SHORT, "--positions": "3"}
 BEYOND = {"--lengths": "256,320", "--trained-length": "256", "--limit": "2", "--budget": "24"}
-EXTRAPOLATE = "extrapolate --text {data}/books --rope linear,dynamic --limit 16"
+EXTRAPOLATE = "extrapolate --text {data}/books --rope linear,dynamic --limit 12"
 STEPS = {
     "beyond-smollm2": Step(
-        EXTRAPOLATE + " --model {models}/smol --lengths 2k,4k,6k,8k,12k,16k --budget 480 --out {out}/beyond-smollm2",
+        EXTRAPOLATE + " --model {models}/smol --lengths 2k,4k,6k,8k,16k --budget 480 --out {out}/beyond-smollm2",
         "beyond-smollm2/extrapolation.json", "extrapolate-smollm2-h200.json", BEYOND,
     ),
     "layers": analysis("layers", f"{KV} --positions 5 --limit 24 --scales 1.1,0.9", FEW),
@@ -87,7 +88,7 @@ STEPS = {
     "decay": analysis("decay", f"{KV} --positions 3 --limit 12", FEW),
     "entropy": analysis("entropy", f"{KV} --positions 3 --limit 12", {**FEW, "--limit": "4"}, shares="decay"),
     "beyond-gemma": Step(
-        EXTRAPOLATE + " --model {models}/gemma --lengths 4k,16k,32k,40k,48k --budget 160 --out {out}/beyond-gemma",
+        EXTRAPOLATE + " --model {models}/gemma --lengths 8k,32k,40k --budget 160 --out {out}/beyond-gemma",
         "beyond-gemma/extrapolation.json", "extrapolate-gemma3-270m-h200.json", BEYOND,
     ),
     "against-own": Step(
@@ -200,6 +201,8 @@ def collect(args: argparse.Namespace) -> int:
         source = args.out / step.result
         if step.target and source.exists():
             text = ABSOLUTE.sub(r"\1", source.read_text())
+            for folder, model in MODELS.items():
+                text = re.sub(rf'("(?:name|model)": "|--model ){folder}\b', rf"\g<1>{model}", text)
             files.write_json(args.results / step.target, json.loads(text))
             progress(f"{name}: {step.target}")
     return 0

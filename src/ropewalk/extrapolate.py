@@ -21,7 +21,7 @@ from ropewalk.engine.rope_schemes import has_length_dependent_rope, rope_schemes
 from ropewalk.errors import DataError, StudyError
 from ropewalk.evaluate import Evaluator
 from ropewalk.events import OnEvent, Scored, Stage
-from ropewalk.extrapolate_prompts import LongTexts, kv_task, length_words, needle_task
+from ropewalk.extrapolate_prompts import POSITIONS, LongTexts, kv_task, length_words, needle_task
 from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.layers import decoder_layers, text_config
@@ -208,11 +208,15 @@ class _Reader:
             del model  # before the next one is loaded
 
     def tasks(self, length: int, tokenizer: Any) -> dict[str, Task]:
+        """What is asked at a length; of long prompts only to make them takes seconds."""
         renderer, seed = PromptRenderer(tokenizer), self.plan.seed
         records = max(self.plan.limit, FEWEST)
         makers = {"kv": kv_task, "needle": needle_task}
         made = {"perplexity": self.texts.windows(length, "test", self.plan.limit)}
-        made |= {name: makers[name](length, records, seed, renderer) for name in TASKS if name in self.plan.tasks}
+        for name in (name for name in TASKS if name in self.plan.tasks):
+            self.on_event(Stage(f"{length_words(length)} {name}: making", records * POSITIONS))
+            made[name] = makers[name](length, records, seed, renderer)
+            self.on_event(Scored(records * POSITIONS))
         return {name: task for name, task in made.items() if task is not None}
 
     def _arm(
