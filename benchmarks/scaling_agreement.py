@@ -3,9 +3,9 @@
     python benchmarks/scaling_agreement.py --model FOLDER --keys 75 --workers 1,2,1x2 --out scaling-agreement.json
     python benchmarks/scaling_agreement.py --model demo --keys 5 --cpu --workers 1,2
 
-1x2 is one worker of two GPUs. On a CPU all of it is, to the bit. On a GPU one process scores more candidates together than a worker does, so that the
-two agree but for rounding; where rounding changes who is chosen, later generations have other candidates. Each run is
-compared with the first one and with the first on workers. The JSON is written after each run.
+1x2 is one worker of two GPUs. On a CPU all of it is, to the bit. On a GPU one process scores more candidates together
+than a worker does, so that the two agree but for rounding; where rounding changes who is chosen, later generations have
+other candidates. Each run is compared with the first one and with the first on workers. The JSON is written after each.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def searched(loaded: tuple[Any, Any], args: argparse.Namespace) -> tuple[SearchR
     model, tokenizer = loaded
     space = SearchSpace(len(decoder_layers(model)), low=0.7, high=1.35)
     method = make_method("default", space, args.seed, population=args.population, generations=args.generations)
-    task = make_task("kv", TaskOptions(positions=5, keys=args.keys, limit=24, seed=args.seed))
+    task = make_task("kv", TaskOptions(positions=5, keys=args.keys, limit=args.records, seed=args.seed))
     on, validation = (
         Evaluator(model, tokenizer, task, task.examples(split), candidates=method.candidates_in_all)
         for split in ("search", "validation")
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--dtype", default=None)
     parser.add_argument("--keys", type=int, default=75)
+    parser.add_argument("--records", type=int, default=24, help="of the search, and of the validation")
     parser.add_argument("--population", type=int, default=32)
     parser.add_argument("--generations", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

@@ -96,8 +96,9 @@ def _init(options: dict[str, Any], address: str | None) -> Any:
         except Exception as error:  # Ray has no class for some of them
             ray.shutdown()
             what = f"can't join the Ray cluster at {address}" if address else "can't start Ray"
+            hint = "; its token has to be the one here (RAY_AUTH_TOKEN_PATH, RAY_AUTH_MODE)" if address else ""
             if address or attempt:
-                raise RopewalkError(f"{what}: {' '.join(str(error).split())}") from error
+                raise RopewalkError(f"{what}: {' '.join(str(error).split())}{hint}") from error
     return None
 
 
