@@ -92,7 +92,7 @@ STEPS = {
         "beyond-gemma/extrapolation.json", "extrapolate-gemma3-270m-h200.json", BEYOND,
     ),
     "against-own": Step(
-        f"eval {KV} --positions 5 --limit 30 --against "
+        f"eval {KV} --positions 5 --limit 20 --against "
         "ms-poe,ms-poe:order=released:rotated=false,self-extend,attention-buckets,uniform:1.1"
         " --json {out}/against-own.json", "against-own.json", "against-own-qwen-kv75-h200.json", FEW,
     ),

@@ -39,8 +39,8 @@ class Yarn(Comparator):
     r_i = L·θ_i / 2π rotations within the trained length L. γ is 0 up to α rotations and 1 from β on. Between them the
     paper is linear in r ("rotations"); the released code, and with it transformers, is linear in the pair's index,
     between the rounded indices of the pairs with β and α rotations ("dimensions", what models are served with).
-    Source: arXiv 2309.00071, sections 3.2 and 3.4 (there sqrt(1/t) = 0.1·ln(s) + 1 on q and k). Cost: one forward pass,
-    nothing else. The engine can run it.
+    Source: arXiv 2309.00071, section 3.2 (definition 2) and 3.4 (definition 3; there sqrt(1/t) = 0.1·ln(s) + 1 on q and
+    k). Cost: one forward pass, nothing else. The engine can run it.
     """
 
     name: ClassVar[str] = "yarn"
