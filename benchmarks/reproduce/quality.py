@@ -45,6 +45,7 @@ from ropewalk.factors import ScalingFactors
 from ropewalk.identity import base_scheme, model_identity
 from ropewalk.provenance import provenance
 
+SEARCH_VALIDATION = 48  # records on which a search ranks its own finalists, at most
 TESTS = (
     "kv-75:200", "kv-75-bare:100", "kv-140:100", "mdqa-10:400", "mdqa-20:100", "needle:50", "perplexity:16",
     "short-perplexity", "short-choice",
@@ -70,6 +71,7 @@ class Quality:
         asked = {
             "search": name, "recipe": recipe, "method": method, "seed": seed, "budget": budget,
             "control_budget": self.args.control_budget if method in CONTROLS else None, "records": self.args.records,
+            "validation": min(SEARCH_VALIDATION, self.args.validation),
             "keys": self.args.keys, "chat": self.subject.chat, "model": self.identity["fingerprint"],
         }  # fmt: skip
         make = partial(one_search, self.subject, task, RECIPES[recipe], asked, folder)

@@ -26,7 +26,6 @@ from ropewalk.search import method_class
 from ropewalk.search.space import Candidate, SearchSpace
 from ropewalk.search_plan import control_plan, has_generations, within_budget
 
-VALIDATION = 48  # records on which a search ranks its own finalists
 MANY = 10_000  # generations of a method that the budget ends
 CONTROLS = ("uniform", "line")
 
@@ -41,8 +40,8 @@ def shown() -> Iterator[OnEvent]:
 def one_search(subject: Subject, task: Search, recipe: Recipe, asked: Json, out: Path) -> Json:
     """Winner and finalists as factors, the best on the search's own validation records first.
 
-    asked: search, recipe, method, seed, budget (evaluations), records and, for a control, control_budget. out: the
-    study's folder, from which an interrupted search goes on.
+    asked: search, recipe, method, seed, budget (evaluations), records, validation (records) and, for a control,
+    control_budget. out: the study's folder, from which an interrupted search goes on.
     """
     method, seed = asked["method"], asked["seed"]
     progress(f"search {asked['search']}: {asked['recipe']}, {method}, seed {seed}")
@@ -61,7 +60,7 @@ def one_search(subject: Subject, task: Search, recipe: Recipe, asked: Json, out:
 
     records = asked["records"] or options.search_records()
     on = examples("search", records, max(1, asked["budget"] // (5 * records)))
-    validation = examples("validation", VALIDATION, 5)
+    validation = examples("validation", asked["validation"], 5)
     chosen = plan(None)
     if method in CONTROLS:  # whole, on as many of the records as are paid for
         finalists = chosen.finalists

@@ -1,0 +1,25 @@
+"""The tables of docs/results.md are what the benchmarks print from the JSON in the repository, and can't drift."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from reproduce_scripts import reproduce_script
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    return reproduce_script("results_page")
+
+
+def test_the_tables_are_the_scripts(page: ModuleType) -> None:
+    text = page.PAGE.read_text()
+    assert text == page.filled(text)
+    assert page.blocks()["search-efficiency"].count("\n") > 30
+
+
+def test_a_table_without_a_place_is_refused(page: ModuleType) -> None:
+    with pytest.raises(ValueError, match="<!-- quality -->"):
+        page.filled("# Results\n")
