@@ -91,8 +91,13 @@ class Signal:
         return {name: np.array(values) for name, values in rows.items()}
 
 
-def correlation(signal: np.ndarray, accuracy: np.ndarray, seed: int) -> dict[str, float]:
-    """Spearman's, over candidates, with a bootstrap over records. Both arrays: [candidates, records, positions]."""
+def correlation(signal: np.ndarray, accuracy: np.ndarray, seed: int) -> dict[str, float] | None:
+    """Spearman's, over candidates, with a bootstrap over records. Both arrays: [candidates, records, positions].
+
+    None where there is none: all candidates are alike, or a likelihood is not a number.
+    """
+    if not np.isfinite(signal).all() or any(np.ptp(values.mean(axis=(1, 2))) == 0 for values in (signal, accuracy)):
+        return None
     records = signal.shape[1]
     drawn = np.random.default_rng(seed).multinomial(records, np.full(records, 1 / records), RESAMPLES)
     weights = np.concatenate([np.ones((1, records)), drawn]) / records
@@ -158,11 +163,15 @@ class Bench:
             "factors": [None if one is None else one.values for one in self.candidates[: len(accuracy)]],
             "accuracy": accuracy.mean(axis=1).tolist(),
             "likelihood": {
-                name: np.array(values).reshape(shape).mean(axis=1).tolist() for name, values in self.likelihoods.items()
+                name: [
+                    [float(value) if np.isfinite(value) else None for value in row]
+                    for row in np.array(values).reshape(shape).mean(axis=1)
+                ]
+                for name, values in self.likelihoods.items()
             },
         }  # fmt: skip
 
-    def correlations(self, members: Sequence[int]) -> dict[str, dict[str, float]]:
+    def correlations(self, members: Sequence[int]) -> dict[str, dict[str, float] | None]:
         """Over these candidates, by likelihood."""
         shape = (len(members), -1, len(self.positions))
         accuracy = np.array([self.accuracy[member] for member in members]).reshape(shape)

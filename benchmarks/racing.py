@@ -24,7 +24,8 @@ from ropewalk.factors import ScalingFactors
 from ropewalk.race import stages
 from ropewalk.report.history import read_history
 from ropewalk.study import CandidateRecord
-from search_efficiency import ARMS, Bench
+from search_arms import ARMS
+from search_efficiency import Bench
 
 PAIRS = {
     "paper": ("paper, whole", "paper, whole, racing"),

@@ -219,8 +219,11 @@ def test_a_correlation_over_candidates_with_its_interval() -> None:
     other = noisy + rng.normal(size=(12, 40, 3))
     found = likelihood_signal.correlation(noisy, other, 0)
     spearman = stats.spearmanr(noisy.mean(axis=(1, 2)), other.mean(axis=(1, 2))).statistic
+    assert found is not None
     assert found["median"] == pytest.approx(spearman)
     assert -1 <= found["low"] < found["median"] < found["high"] <= 1
+    assert likelihood_signal.correlation(noisy, np.zeros((12, 40, 3)), 0) is None
+    assert likelihood_signal.correlation(noisy * np.nan, noisy, 0) is None
 
 
 def test_candidates_of_the_signal_spread_from_near_1_to_far_off() -> None:
