@@ -26,7 +26,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def tables(report: Mapping[str, Any]) -> str:
     """Everything of one report."""
     kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search,
-            "overhead": _overhead, "racing": _racing, "likelihood-signal": _likelihood_signal}  # fmt: skip
+            "overhead": _overhead, "racing": _racing, "likelihood-signal": _likelihood_signal, "scaling": _scaling,
+            "scaling-agreement": _agreement, "scaling-simulation": _simulation}  # fmt: skip
     return f"{_header(report)}\n\n{kind[report['benchmark']](report)}\n"
 
 
@@ -176,6 +177,27 @@ def _likelihood_signal(report: Mapping[str, Any]) -> str:
 
 def _percent_range(values: Sequence[float]) -> str:
     return f"{100 * min(values):.1f} to {100 * max(values):.1f} %"
+
+
+def _scaling(report: Mapping[str, Any]) -> str:
+    rows = report["rows"]
+    names = ("workers", "candidates_per_second", "prompts_per_second", "of_linear", "busy")
+    first = rows[0]
+    return (
+        f"{report['model']}, {report['dtype']}: {report['prompts']} prompts of {report['tokens']} tokens a candidate, "
+        f"generations of {report['population']}, {report['gpus_per_worker']} GPUs a worker ({first['engine']}), "
+        f"{first['generations']} turns. Ready after {first['start_up_seconds']:.0f} s, checked, compiled and warm "
+        f"{first['warm_up_seconds']:.0f} s later. Load of the machine: {report['load_average']:.1f}.\n\n"
+        + markdown([{name.replace("_", " "): row.get(name) for name in names} for row in rows])
+    )
+
+
+def _agreement(report: Mapping[str, Any]) -> str:
+    return f"{report['model']}, {report['keys']} keys.\n\n{markdown(report['rows'])}"
+
+
+def _simulation(report: Mapping[str, Any]) -> str:
+    return "\n\n".join(f"**{name}**\n\n{markdown(rows)}" for name, rows in report["searches"].items())
 
 
 def _cell(value: Any) -> str:
