@@ -43,7 +43,11 @@ def test_document(folder: Path) -> dict[str, Any]:
     facts = ("versions", "device", "device_type", "dtype", "cores")
     return {
         "tasks": tasks,
-        "short_texts": {name.removeprefix(SHORT): one for name, one in blocks.items() if name.startswith(SHORT)},
+        "short_texts": {
+            name.removeprefix(SHORT): one | {"gain": one["gain"]["factors"]}
+            for name, one in blocks.items()
+            if name.startswith(SHORT)
+        },
         "search": {},
         "factor_values": list(factors),
         "provenance": {"model": factors.model, **{key: factors.found[key] for key in facts if key in factors.found}},
