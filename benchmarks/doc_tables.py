@@ -21,7 +21,7 @@ from ropewalk import files
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(ROOT / "docs" / name for name in ("extrapolation.md", "comparators.md", "analysis.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("extrapolation.md", "comparators.md", "analysis.md", "performance.md"))
 BLOCK = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- /result -->)", re.DOTALL)
 MISSING = "*Not measured yet.*\n"
 Json = Mapping[str, Any]
@@ -37,6 +37,10 @@ def shown(path: Path) -> str:
     if not path.exists():
         return MISSING
     document = files.read_json(path)
+    if "benchmark" in document:
+        from tables import tables  # it imports torch
+
+        return tables(document)
     source = f"Figures: [{path.name}](../{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}).\n"
     if "lengths" in document:
         return _extrapolation(document) + "\n" + source

@@ -28,7 +28,7 @@ def tables(report: Mapping[str, Any]) -> str:
     kind = {"evaluator": _evaluator, "evaluator-cpu": _evaluator, "mfu": _mfu, "paper-search": _paper_search,
             "overhead": _overhead, "racing": _racing, "likelihood-signal": _likelihood_signal, "scaling": _scaling,
             "scaling-agreement": _agreement, "scaling-simulation": _simulation}  # fmt: skip
-    return f"{_header(report)}\n\n{kind[report['benchmark']](report)}\n"
+    return f"{_header(report).rstrip()}\n\n{kind[report['benchmark']](report)}\n"
 
 
 def _header(report: Mapping[str, Any]) -> str:
