@@ -24,6 +24,7 @@ from ropewalk.cli.options import (
     number,
 )
 from ropewalk.cli.search_options import ControlBudget, Minutes, SearchOptions, TestLimit, ValidationLimit
+from ropewalk.cli.worker_options import WorkerOptions
 from ropewalk.errors import StudyError
 from ropewalk.locks import held
 
@@ -78,6 +79,7 @@ def mend(
     *,
     task: TaskMix | None = None,
     options: MendOptions | None = None,
+    workers: WorkerOptions | None = None,
     out: OutDir = Path("runs/mend"),
     config: ConfigFile = None,
     dry_run: DryRun = False,
@@ -88,17 +90,18 @@ def mend(
     from ropewalk.cli.mend_profile import Profiler
     from ropewalk.patch import remove
 
-    asked, settings = task or TaskMix(), options or MendOptions()
+    asked, settings, where = task or TaskMix(), options or MendOptions(), workers or WorkerOptions()
     _check(asked, settings)
-    loaded, tokenizer = model.load()
-    remove(loaded)  # a checkpoint's own factors are not what the search starts from
-    console.say(_doctor(loaded))
-    plan = _checked_place(loaded, out / MODEL_DIR)
-    profiler = Profiler(model, loaded, tokenizer, asked)
-    if dry_run:
-        return _say(profiler, settings, plan, out)
-    with held(out, ".mend.lock", "mending here"):
-        return _run(profiler, settings, out)
+    where.check(model)
+    with where.loaded(model) as (loaded, tokenizer):
+        remove(loaded)  # a checkpoint's own factors are not what the search starts from
+        console.say(_doctor(loaded))
+        plan = _checked_place(loaded, out / MODEL_DIR)
+        profiler = Profiler(model, loaded, tokenizer, asked)
+        if dry_run:
+            return _say(profiler, settings, plan, out)
+        with held(out, ".mend.lock", "mending here"):
+            return _run(profiler, settings, out)
 
 
 def _check(asked: TaskMix, options: MendOptions) -> None:
