@@ -82,7 +82,8 @@ class Quality:
     def choose(self, name: str, budget: int, seeds: int) -> None:
         """Run the searches, then choose among their finalists, and means of their winners, and vanilla."""
         recipes = self.searches[name].recipes
-        runs = {(recipe, seed): self.found(name, recipe, "default", seed, budget)
+        share = {recipe: RECIPES[recipe].budget for recipe in recipes}
+        runs = {(recipe, seed): self.found(name, recipe, "default", seed, round(share[recipe] * budget))
                 for seed in range(seeds) for recipe in recipes}  # fmt: skip
         few = any(task == "mdqa" for task in self.searches[name].tasks)  # generated answers cost more: winners alone
         pool = {
@@ -244,7 +245,7 @@ def main() -> None:
     runs.add_argument("--name", help="folder under OUT; default: the model's name in small letters")
     runs.add_argument("--data", type=Path, required=True, help="folder of `ropewalk data official`, and books/*.txt")
     runs.add_argument("--out", type=Path, required=True)
-    runs.add_argument("--searches", nargs="+", default=["kv:25000:2", "oracle:25000:1", "mdqa:8000:1", "mix:8000:1"],
+    runs.add_argument("--searches", nargs="+", default=["kv:20000:2", "oracle:20000:1", "mdqa:15000:1", "mix:15000:1"],
                       metavar="NAME:BUDGET:SEEDS", help="kv, oracle, mdqa, mix; evaluations of each run")  # fmt: skip
     runs.add_argument("--records", type=int, help="search records; default: as `ropewalk search`")
     runs.add_argument("--keys", type=int, default=75, help="pairs of the searched kv records")

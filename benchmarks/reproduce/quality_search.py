@@ -55,8 +55,9 @@ def one_search(subject: Subject, task: Search, recipe: Recipe, asked: Json, out:
         ))  # fmt: skip
 
     def plan(generations: int | None) -> SearchPlan:
-        knobs = {} if generations is None else {"generations": generations}
-        return options.plan(subject.model, seed, objective, knobs)
+        knobs = dict(recipe.knobs) if method == "default" else {}
+        more = {} if generations is None else {"generations": generations}
+        return options.plan(subject.model, seed, objective, knobs | more)
 
     records = asked["records"] or options.search_records()
     on = examples("search", records, max(1, asked["budget"] // (5 * records)))
