@@ -206,6 +206,13 @@ def test_a_test_that_proves_nothing_is_refused(
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
+def test_factors_of_no_model_are_no_entry(evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ScalingFactors([0.9, 1.2, 1.1, 0.95]).save(tmp_path / "factors.json")
+    shutil.copy(evaluated / "eval.json", tmp_path)
+    assert add(tmp_path, tmp_path / "out") == 2
+    assert "names no model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("file", "edit", "why"),
     [

@@ -12,6 +12,7 @@ from ropewalk.zoo import CARD, FACTORS, TEST, UNVERIFIED
 from ropewalk.zoo.card import card
 from ropewalk.zoo.entry import LICENCE, NAME, TESTED, Entry, Json, read_entry
 
+MODEL = {"name", "model_type", "num_layers", "fingerprint"}
 ABOUT = {"name", "status", "hub_id", "licence", "by", "date"}
 
 
@@ -71,9 +72,12 @@ def _test(entry: Entry) -> Iterator[str]:
         yield f"there is no {TEST}, and without a test the entry can only be unverified"
         return
     tested, own = result["provenance"]["model"], factors.model
-    if not own or own.get("num_layers") != factors.num_layers:
-        yield f"{factors.num_layers} factors for a model of {own.get('num_layers')} layers"
-    elif tested != own:
+    if not own.keys() >= MODEL:
+        yield f"factors.json names no model ({', '.join(sorted(MODEL))}), so nobody knows which weights they are for"
+        return
+    if own["num_layers"] != factors.num_layers:
+        yield f"{factors.num_layers} factors for a model of {own['num_layers']} layers"
+    if tested["fingerprint"] != own["fingerprint"]:
         yield f"the test is of the model {tested}, the factors are for {own}"
     if not _is_of(result, factors):
         yield "the test is not one of these factors"
