@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from gguf_factory import tiny_model, write_gguf
 from ropewalk.cache import file_digest
-from ropewalk.errors import DataError
+from ropewalk.errors import DataError, RopewalkError
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,17 @@ def test_another_wheel_or_piece_is_refused(models: ModuleType, wheels: Path, tmp
     with pytest.raises(DataError, match=r"holds no wheel of tiny-part2==1\.0"):
         models.prepare(model, tmp_path / "out", wheels)
     assert not (tmp_path / "out").exists()
+
+
+def test_only_the_benchmarks_models_have_another_source(models: ModuleType) -> None:
+    with pytest.raises(RopewalkError, match="hub"):
+        models.load("nobody/no-model", "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("demo_path")
+def test_without_a_hub_the_package_takes_its_place(models: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    model, _, source = models.load("HuggingFaceTB/SmolLM2-135M-Instruct", "cpu")
+    assert len(model.model.layers) == 30
+    assert "4-bit" in source
+    assert "4-bit weights of the package index" in " ".join(capsys.readouterr().err.split())
