@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.engine.attention import visible
-from ropewalk.engine.rows import MASKED_COST, MIN_COMMON_STEM, MIN_SAVED_SHARE, Row, make_batches, pack
+from ropewalk.engine.rows import CAUSAL_COST, MASKED_COST, MIN_COMMON_STEM, MIN_SAVED_SHARE, Row, make_batches, pack
 from ropewalk.prompts import RenderedPrompt
 from ropewalk.tasks.base import Example
 from scored_prompts import prompt_of, prompts_of_records
@@ -162,6 +162,12 @@ def test_long_tails_are_not_worth_their_masks() -> None:
     assert len(pack(half, 10_000)) == 1
     assert len(pack(half, 10_000, attention_weight=1.0)) == 4
     assert len(pack(short, 10_000, attention_weight=1.0)) == 1
+
+
+def test_long_tails_are_worth_a_row_where_they_need_no_masks() -> None:
+    half = prompts_of_records(1, prefix=14)
+    assert len(pack(half, 10_000, attention_weight=0.01)) == 4
+    assert len(pack(half, 10_000, attention_weight=0.01, tail_cost=CAUSAL_COST)) == 1
 
 
 def test_prompts_of_different_length_keys_share_no_row() -> None:

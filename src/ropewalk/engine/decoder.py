@@ -20,6 +20,7 @@ from ropewalk.engine.kv_cache import KeyValueCache
 from ropewalk.engine.layer_spec import LayerSpec, NotFitError, described, layer_spec
 from ropewalk.engine.rope_schemes import rope_schemes
 from ropewalk.engine.rotary_tables import RotaryTables, Tables
+from ropewalk.engine.rows import CAUSAL_COST, MASKED_COST
 from ropewalk.engine.side_by_side import side_by_side
 from ropewalk.layers import is_plain_linear, is_split, text_config, text_decoder
 
@@ -70,6 +71,18 @@ class Decoder:
         spec = self.layers[0]
         weights = sum(parameter.numel() for parameter in spec.layer.parameters())
         return float(2 * spec.heads * spec.head_dim / weights)
+
+    @property
+    def tail_cost(self) -> float:
+        """What a pair of tokens costs in a tail: causal attention where `hidden` computes tails one after another."""
+        capped = any(spec.cap is not None for spec in self.layers)
+        one_by_one = takes_blocks(self.head.weight) and not (capped or self._whole_batches)
+        return CAUSAL_COST if one_by_one else MASKED_COST
+
+    @property
+    def _whole_batches(self) -> bool:
+        """A base that follows the length is a state of the rotary module, and so is what the compiler does."""
+        return bool(self.tables.length_dependent) or self.before is not before_attention
 
     def compile(self) -> None:
         """Compile what lies before and after each layer's attention: one graph each for all layers and shapes.

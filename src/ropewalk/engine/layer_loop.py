@@ -49,6 +49,7 @@ class LayerLoop:
             budget.tokens,
             length_key=decoder.tables.length_key,
             attention_weight=decoder.attention_weight,
+            tail_cost=decoder.tail_cost,
         )
 
     def ready(self) -> AbstractContextManager[None]:

@@ -21,6 +21,9 @@ MIN_SAVED_SHARE = 0.1
 MASKED_COST = 4.0
 """What attention with a mask costs for each pair of tokens, over causal attention, which has a kernel of its own."""
 
+CAUSAL_COST = 1.0
+"""The same where each tail is causal by itself, behind the stem: on a CPU, which computes tails one after another."""
+
 MIN_COMMON_STEM = 0.9
 """Rows with tails run together only if the shortest stem is at least this part of the longest."""
 
@@ -53,19 +56,21 @@ def pack(
     *,
     length_key: Callable[[int], int] = lambda length: 0,
     attention_weight: float = 0.0,
+    tail_cost: float = MASKED_COST,
     share: bool = True,
 ) -> list[Row]:
     """Rows that hold every prompt once, in their order.
 
     tokens_per_row: no row of several prompts is longer. attention_weight: cost of one pair of tokens that attend, in
-    units of all else that a token costs; tails are worth their masks only if they are short. length_key: prompts of
-    different keys never share a row (the rotary base of some models follows the prompt's own length). share: False
-    gives each prompt a row.
+    units of all else that a token costs. tail_cost: what a pair costs in the tails, over one in the stem; where it is
+    `MASKED_COST`, tails are worth their masks only if they are short. length_key: prompts of different keys never share
+    a row (the rotary base of some models follows the prompt's own length). share: False gives each prompt a row.
     """
     rows: list[Row] = []
     start = 0
     while start < len(prompts):
-        members = _family(prompts, start, tokens_per_row, length_key, attention_weight) if share else [start]
+        pair = (attention_weight, tail_cost)
+        members = _family(prompts, start, tokens_per_row, length_key, pair) if share else [start]
         rows.append(_row(prompts, members))
         start = members[-1] + 1
     return rows
@@ -103,7 +108,7 @@ def _family(
     start: int,
     tokens_per_row: int,
     length_key: Callable[[int], int],
-    attention_weight: float,
+    pair: tuple[float, float],
 ) -> list[int]:
     """The consecutive prompts from `start` on that share a row: nested ones, or a stem with tails where that saves."""
     key = length_key(len(prompts[start].ids))
@@ -115,7 +120,7 @@ def _family(
     nested = _nested(prompts, alike)
     if len(nested) > 1:
         return nested
-    return _with_common_stem(prompts, alike, tokens_per_row, attention_weight)
+    return _with_common_stem(prompts, alike, tokens_per_row, *pair)
 
 
 def _nested(prompts: Sequence[RenderedPrompt], alike: Sequence[int]) -> list[int]:
@@ -129,7 +134,11 @@ def _nested(prompts: Sequence[RenderedPrompt], alike: Sequence[int]) -> list[int
 
 
 def _with_common_stem(
-    prompts: Sequence[RenderedPrompt], alike: Sequence[int], tokens_per_row: int, attention_weight: float
+    prompts: Sequence[RenderedPrompt],
+    alike: Sequence[int],
+    tokens_per_row: int,
+    attention_weight: float,
+    tail_cost: float,
 ) -> list[int]:
     """The next prompt joins as long as that saves more than it did before."""
     first = np.asarray(prompts[alike[0]].ids)
@@ -138,7 +147,7 @@ def _with_common_stem(
         ids = np.asarray(prompts[number].ids)
         common, longer = _common(first, ids, min(stem, len(ids) - 1)), [*lengths, len(ids)]
         tails = sum(longer) - len(longer) * common
-        now = _saved(longer, common, attention_weight)
+        now = _saved(longer, common, attention_weight, tail_cost)
         if now <= saved or common + tails > tokens_per_row:
             break
         stem, lengths, saved = common, longer, now
@@ -146,10 +155,10 @@ def _with_common_stem(
     return list(alike[: len(lengths)]) if worth else [alike[0]]
 
 
-def _saved(lengths: Sequence[int], stem: int, attention_weight: float) -> float:
+def _saved(lengths: Sequence[int], stem: int, attention_weight: float, tail_cost: float) -> float:
     """What a row of a stem and tails saves over its prompts one by one, in tokens' cost."""
     tails = sum(lengths) - len(lengths) * stem
-    pairs = stem * stem / 2 + MASKED_COST * tails * (stem + tails)
+    pairs = stem * stem / 2 + tail_cost * tails * (stem + tails)
     return _cost_alone(lengths, attention_weight) - (stem + tails) - attention_weight * pairs
 
 
