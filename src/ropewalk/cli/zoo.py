@@ -65,7 +65,7 @@ def _table(entries: list[Any]) -> Any:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2), title="average of the test in %, gain [95 % interval]")
     for heading in ("name", "layers", "tested on", "test"):
-        table.add_column(heading, no_wrap=heading == "name")
+        table.add_column(heading, no_wrap=heading in ("name", "test"))
     for entry in entries:
         rows = [(_settings(row), gain_words(row)) for row in entry.gains()] or [("", "unverified: as published")]
         for number, (what, gain) in enumerate(rows):
