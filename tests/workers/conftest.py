@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 TOKEN = "0123456789abcdef" * 4
 
@@ -21,9 +20,6 @@ def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers import what tests give them
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as workers have that share the cores: rounding follows their number
     yield path
-    torch.set_num_threads(threads)
     os.environ.clear()
     os.environ.update(before)
