@@ -63,7 +63,7 @@ def _table(entries: list[Any]) -> Any:
 
     from ropewalk.zoo.card import gain_words
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2), title="average of the test in %, gain [95 % interval]")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), title="average of the test in %, gain [95 % interval]")
     for heading in ("name", "layers", "tested on", "test"):
         table.add_column(heading, no_wrap=heading in ("name", "test"))
     for entry in entries:
