@@ -103,7 +103,9 @@ class ForwardScorer:
     def _logits(self, ids: Tensor, kept: Tensor) -> Tensor:
         """[rows, kept, vocabulary]."""
         if self._keeps_logits:
-            return self.model(input_ids=ids, logits_to_keep=kept, use_cache=False).logits  # type: ignore[no-any-return]
+            # A list: a tensor would be brought to the first layer's device, and be no index on the last one's.
+            found = self.model(input_ids=ids, logits_to_keep=kept.tolist(), use_cache=False)
+            return found.logits  # type: ignore[no-any-return]
         return self.model(input_ids=ids, use_cache=False).logits[:, kept]  # type: ignore[no-any-return]
 
     def _answer_logits(self, ids: Tensor, kept: Tensor, first: int) -> Tensor:

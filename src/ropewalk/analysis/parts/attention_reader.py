@@ -223,7 +223,7 @@ def _log_likelihood(model: Any, ids: Sequence[int], first: int) -> float:
     if has_length_dependent_rope(model):
         forget_longest(model)
     given = torch.tensor([list(ids)], device=input_device(model))
-    places = torch.arange(first - 1, len(ids) - 1, device=given.device)
+    places = list(range(first - 1, len(ids) - 1))  # a tensor would follow the input to its device, not the last layer's
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         logits = model(input_ids=given, logits_to_keep=places, use_cache=False).logits[0]
     else:
