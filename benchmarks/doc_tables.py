@@ -1,10 +1,11 @@
-"""What the pages on longer inputs, other methods and analyses show of results: written from JSON, never by hand.
+"""What the pages on performance, scale, longer inputs, other methods and analyses show of results, out of JSON.
 
     python benchmarks/doc_tables.py           writes the pages anew
     python benchmarks/doc_tables.py --check   says which pages are not what the results say
 
-Between `<!-- result: FILE -->` and `<!-- /result -->` stands what benchmarks/results/FILE says. A file that is not
-there yet leaves a line that says so.
+Between `<!-- result: FILE -->` and `<!-- /result -->` stands what benchmarks/results/FILE says; of an analysis
+`<!-- result: FILE KEY… -->` adds the tables of the figures with these keys. A file that is not there yet leaves a line
+that says so.
 """
 
 from __future__ import annotations
@@ -18,22 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk import files
+from ropewalk.analysis import make_analysis
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(ROOT / "docs" / name for name in ("extrapolation.md", "comparators.md", "analysis.md", "performance.md"))
-BLOCK = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- /result -->)", re.DOTALL)
+NAMES = ("extrapolation.md", "comparators.md", "analysis.md", "performance.md", "scale.md")
+PAGES = tuple(ROOT / "docs" / name for name in NAMES)
+BLOCK = re.compile(r"(<!-- result: (\S+)((?: [\w.-]*\w)*) -->\n).*?(<!-- /result -->)", re.DOTALL)
 MISSING = "*Not measured yet.*\n"
 Json = Mapping[str, Any]
 
 
 def renewed(page: str, results: Path = RESULTS) -> str:
     """The page with every block as its result says."""
-    return BLOCK.sub(lambda found: found[1] + "\n" + shown(results / found[2]) + "\n" + found[3], page)
+    return BLOCK.sub(
+        lambda found: found[1] + "\n" + shown(results / found[2], found[3].split()) + "\n" + found[4], page
+    )
 
 
-def shown(path: Path) -> str:
-    """Markdown of one result."""
+def shown(path: Path, panels: Sequence[str] = ()) -> str:
+    """Markdown of one result. panels: keys of an analysis' figures whose tables are shown too."""
     if not path.exists():
         return MISSING
     document = files.read_json(path)
@@ -46,14 +51,20 @@ def shown(path: Path) -> str:
         return _extrapolation(document) + "\n" + source
     if "against" in document:
         return _against(document) + "\n" + source
-    return _analysis(document) + "\n" + source
+    return _analysis(document, panels) + "\n" + source
 
 
-def _analysis(document: Json) -> str:
-    """The answer, as a quotation; what it remarks, as a list."""
+def _analysis(document: Json, panels: Sequence[str]) -> str:
+    """The answer, as a quotation; what it remarks, as a list; the figures that are asked for, as tables."""
     answer = _filled(document["sentence"], "> ", "> ")
     remarks = [_filled(text, "- ", "  ") for text in document["remarks"]]
     parts = [_filled(_how(document["provenance"])), answer, "\n".join(remarks)]
+    if panels:
+        found = make_analysis(document["settings"]["analysis"]).panels(document["records"])
+        known = {panel.key: panel for panel in found}
+        for panel in (known[key] for key in panels):
+            rows = [list(map(str, row)) for row in panel.rows]
+            parts += [f"{panel.title}. {panel.note}", _table(panel.columns, rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,19 +100,21 @@ def _extrapolation(document: Json) -> str:
 
 
 def _against(document: Json) -> str:
-    """An arm a row: the metric, what it gains over vanilla, what the factors gain over it, and its cost."""
+    """An arm a row: the metric, what it gains over vanilla, what the factors gain over it, its cost; then warnings."""
     cost, rows = document["against"]["cost"]["arms"], []
     peak = cost["vanilla"]["peak_bytes"]
     for name, own in cost.items():
         gain, over = document["gain"].get(name), document["factors_over"].get(name)
-        row = [f"`{name}`", _percent(document[name]), "", "", "", _ratio(own["read"]), _ratio(own["write"]),
+        by_position = " ".join(f"{100 * value:.0f}" for value in document[name]["accuracy"])
+        row = [f"`{name}`", _percent(document[name]), by_position, "", "", "",
+               _ratio(own["read"]), _ratio(own["write"]),
                f"{own['peak_bytes'] / peak:.2f}" if peak else "–"]  # fmt: skip
         if gain is not None:
             p = {key: document["p_holm"][key][name] for key in ("average", "average_log_likelihood")}
-            row[2] = _points({**gain["average"], "p_holm": p["average"]})
-            row[3] = _nats({**gain["average_log_likelihood"], "p_holm": p["average_log_likelihood"]})
+            row[3] = _points({**gain["average"], "p_holm": p["average"]})
+            row[4] = _nats({**gain["average_log_likelihood"], "p_holm": p["average_log_likelihood"]})
         if over is not None:
-            row[4] = _points(over["average"])
+            row[5] = _points(over["average"])
         rows.append(row)
     task, vanilla = document["task"], document["vanilla"]
     what = f"{task['task']} of {task['keys']} keys" if task.get("keys") else task["task"]
@@ -109,14 +122,15 @@ def _against(document: Json) -> str:
         f"{document['model']['name']}, {what}, {vanilla['records']} records at {len(document['positions'])} positions. "
         f"{_how(document['provenance'])}"
     )
-    head = ["arm", "right, %", "over vanilla, points", "over vanilla, nats a token", "factors over it, points",
-            "reading ×", "writing ×", "memory ×"]  # fmt: skip
+    head = ["arm", "right, %", "by position", "over vanilla, points", "over vanilla, nats a token",
+            "factors over it, points", "reading ×", "writing ×", "memory ×"]  # fmt: skip
     note = (
         "In brackets 95 % intervals by record; p-values over vanilla are Holm-corrected for the arms, those of the "
         "factors over an arm are not corrected. Reading, writing and memory: tokens a second and peak of memory over "
         "vanilla's, with the range over prompts."
     )
-    return "\n\n".join([_filled(intro), _table(head, rows), _filled(note)]) + "\n"
+    warnings = [_filled(f"Of the factors: {row['name']}: {row['message']}.") for row in document["warnings"]]
+    return "\n\n".join([_filled(intro), _table(head, rows), _filled(note), *warnings]) + "\n"
 
 
 def _how(provenance: Json) -> str:

@@ -1,14 +1,14 @@
 """What 1 to 512 workers give for a whole search, by simulation from measured figures.
 
-    python benchmarks/scaling_simulation.py --prompts-per-second 34.7 --start-up 60 --out scaling-simulation.json
-    python benchmarks/scaling_simulation.py --check scaling-cpu.json
+    python benchmarks/scaling_simulation.py --prompts-per-second 34.7 --out scaling-simulation.json
+    python benchmarks/scaling_simulation.py --check scaling-7b.json
 
 Pieces of work (a candidate, or `--together` of them, on a block of its prompts) are handed to whoever is free first, as
 `ropewalk.workers.pool` does; a generation begins when the one before is scored, and the driver needs `--between`
 seconds for it (measured, unless given). A piece takes its prompts over the rate of a GPU, spread by `--spread`
 (lognormal), and `--hand-out` seconds of the driver, which hands out one after another. Start-up is counted once. Racing
-is left out: it makes the work less, and the pieces smaller. `--check` puts the measured pieces of `scaling.py` in, and
-compares its rates with the simulated ones.
+is left out: it makes the work less, and the pieces smaller. `--check` puts the measured pieces of `scaling.py` in,
+prints the costs that they give, and compares its rates with the simulated ones.
 """
 
 from __future__ import annotations
@@ -131,16 +131,18 @@ def driver_seconds(seed: int, generations: int = 6) -> float:
 
 
 def check(path: Path, seed: int) -> list[dict[str, Any]]:
-    """Measured rates beside those that come out of the measured pieces of the smallest number of workers."""
+    """Measured rates beside those that come out of the measured pieces of the smallest number of workers.
+
+    A hand-out is the time of a worker between two pieces, when no other one is waited for: with one worker alone.
+    """
     measured = json.loads(path.read_text())
     first = measured["rows"][0]
     pieces = round(first["units_per_generation"])
-    rows = []
+    hand_out = first["unit_seconds"] * (1 / first["busy"] - 1)
+    costs = Costs(hand_out, 0.0, first["start_up_seconds"] + first["warm_up_seconds"], first["unit_spread"])
+    print(f"measured with {first['workers']} workers, seconds: {costs}")
+    search, rows = Search("measured", pieces, 20, 1, first["unit_seconds"]), []
     for row in measured["rows"]:
-        search = Search("measured", pieces, 20, 1, first["unit_seconds"])
-        per_generation = measured["population"] / first["candidates_per_second"]["median"]
-        hand_out = max(0.0, per_generation - pieces * first["unit_seconds"] / first["workers"]) / pieces
-        costs = Costs(hand_out, 0.0, 0.0, first["unit_spread"])
         spent = search_seconds(search, costs, row["workers"], np.random.default_rng(seed)) / search.generations
         found = row["candidates_per_second"]["median"]
         rows.append({"workers": row["workers"], "measured": found, "simulated": measured["population"] / spent})
@@ -153,10 +155,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1600)
     parser.add_argument("--positions", type=int, default=5)
     parser.add_argument("--together", type=int, default=4)
-    parser.add_argument("--spread", type=float, default=0.05)
-    parser.add_argument("--hand-out", type=float, default=0.002)
+    # The defaults are what --check prints of results/scaling-7b-h200.json.
+    parser.add_argument("--spread", type=float, default=0.027)
+    parser.add_argument("--hand-out", type=float, default=0.0045)
     parser.add_argument("--between", type=float, help="seconds; default: measured here, see driver_seconds")
-    parser.add_argument("--start-up", type=float, default=60.0)
+    parser.add_argument("--start-up", type=float, default=36.0)
     parser.add_argument("--check", type=Path, help="a report of scaling.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)

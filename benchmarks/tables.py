@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md out of JSON reports: nothing is typed in by hand.
+"""The tables of docs/performance.md and docs/scale.md out of JSON reports: nothing is typed in by hand.
 
     python benchmarks/tables.py REPORT.json...
 
@@ -183,11 +183,13 @@ def _scaling(report: Mapping[str, Any]) -> str:
     rows = report["rows"]
     names = ("workers", "candidates_per_second", "prompts_per_second", "of_linear", "busy")
     first = rows[0]
+    memory = f", {first['memory_gib']:.0f} GiB at most" if first["memory_gib"] else ""
     return (
         f"{report['model']}, {report['dtype']}: {report['prompts']} prompts of {report['tokens']} tokens a candidate, "
-        f"generations of {report['population']}, {report['gpus_per_worker']} GPUs a worker ({first['engine']}), "
-        f"{first['generations']} turns. Ready after {first['start_up_seconds']:.0f} s, checked, compiled and warm "
-        f"{first['warm_up_seconds']:.0f} s later. Load of the machine: {report['load_average']:.1f}.\n\n"
+        f"generations of {report['population']}, GPUs a worker: {report['gpus_per_worker']}{memory} "
+        f"({first['engine']}), {first['generations']} turns. Ready after {first['start_up_seconds']:.0f} s, checked, "
+        f"compiled and warm {first['warm_up_seconds']:.0f} s later. Load of the machine: "
+        f"{report['load_average']:.1f}.\n\n"
         + markdown([{name.replace("_", " "): row.get(name) for name in names} for row in rows])
     )
 
@@ -197,7 +199,13 @@ def _agreement(report: Mapping[str, Any]) -> str:
 
 
 def _simulation(report: Mapping[str, Any]) -> str:
-    return "\n\n".join(f"**{name}**\n\n{markdown(rows)}" for name, rows in report["searches"].items())
+    """A row a number of workers: minutes of each search with the start-up and, without it, its share of linear."""
+    searches = report["searches"]
+    return markdown([
+        {"workers": rows[0]["workers"]}
+        | {name: f"{row['minutes']:.3g} ({row['of linear']:.2f})" for name, row in zip(searches, rows, strict=True)}
+        for rows in zip(*searches.values(), strict=True)
+    ])  # fmt: skip
 
 
 def _cell(value: Any) -> str:
