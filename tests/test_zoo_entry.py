@@ -45,6 +45,7 @@ def quality(roomy_path: Path, tmp_path: Path) -> Path:
             asked["model"] = model_identity(model)["fingerprint"]
             found = {"result": result.to_dict(), "engine": "own"}
             files.write_json(tmp_path / "tiny" / "tests" / name / f"{arm}.json", {"asked": asked, "found": found})
+    files.write_json(tmp_path / "tiny" / "model.json", {"source": "4-bit package"})
     return tmp_path / "tiny" / "kv"
 
 
@@ -59,7 +60,10 @@ def test_all_tests_are_in_the_entry(quality: Path) -> None:
     folder = quality.parent / "factors" / "tiny" / "kv"
     assert problems(folder, "tiny/kv") == []
     assert [row["task"] for row in read_entry(folder, "tiny/kv").gains()] == ["kv-3", "kv-4"]
-    assert "In short texts: perplexity" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "In short texts: perplexity" in card
+    assert "tested on other weights than those of the hub: 4-bit package." in card
+    assert "--factors tiny/kv --any-model" in card
 
 
 def test_tests_of_other_factors_are_refused(quality: Path) -> None:

@@ -11,8 +11,11 @@ is chosen on a test file. The rule of the choice: the largest mean gain of the m
 that lower neither the first nor the last position of kv there; where there is none such, the largest; vanilla if none
 gains.
 
-Every step leaves a file at once and is not made again: the same command continues. OUT/NAME/SEARCH/factors.json has the
-factors, OUT/NAME/tests/TEST/ARM.json every example. `report` reads these files alone and needs no GPU.
+Every step leaves a file at once and is not made again: the same command continues, on another machine too (the JSON
+files are enough; an interrupted search goes on from its study.db, where that was brought along). A test may be made on
+another device than the search: each says on which. OUT/NAME/SEARCH/factors.json has the factors,
+OUT/NAME/tests/TEST/ARM.json every example. `report` reads these files alone, needs no GPU, and lists what is missing of
+all that was ever asked of OUT/NAME.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality_search import CONTROLS, one_search, shown
-from quality_settings import RECIPES, Subject, searches
+from quality_search import one_search, shown
+from quality_settings import CONTROLS, RECIPES, Asked, Subject, arm_of, plan, searches
 from steps import Json, kept
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what the benchmarks share
@@ -47,8 +50,8 @@ from ropewalk.provenance import provenance
 
 SEARCH_VALIDATION = 48  # records on which a search ranks its own finalists, at most
 TESTS = (
-    "kv-75:200", "kv-75-bare:100", "kv-140:100", "mdqa-10:400", "mdqa-20:100", "needle:50", "perplexity:16",
-    "short-perplexity", "short-choice",
+    "kv-75:200", "kv-75-bare:100", "short-perplexity", "short-choice", "perplexity:16", "kv-140:100", "mdqa-20:100",
+    "mdqa-10:400", "needle:50",
 )  # fmt: skip
 
 
@@ -135,9 +138,10 @@ class Quality:
     def write_factors(self, name: str, command: str) -> None:
         """OUT/NAME/SEARCH/factors.json, with what led to it."""
         document = files.read_json(self.out / name / "choice" / "default.json")["found"]
+        first = files.read_json(min((self.out / name).glob("*/found.json")))["found"]  # this machine may be another
         facts = {"by": command, "search": name, "chosen": document["chosen"], "validation": document["accuracy"],
                  "prompt": "chat template" if self.subject.chat else "bare",
-                 **provenance(self.subject.model)}  # fmt: skip
+                 **first["provenance"]}  # fmt: skip
         factors = self.factors(name, "default").with_provenance(
             model=self.identity, base=base_scheme(self.subject.model), found=facts
         )
@@ -163,7 +167,8 @@ class Quality:
             seconds = time.perf_counter() - started
             percent = " ".join(f"{100 * value:.0f}" for value in result.accuracy)
             progress(f"{test}, {arm}: {percent}, average {100 * result.average:.1f}, {seconds:.0f} s")
-            return {"result": result.to_dict(), "seconds": round(seconds, 1), "engine": evaluator.engine}
+            return {"result": result.to_dict(), "seconds": round(seconds, 1), "engine": evaluator.engine,
+                    "provenance": provenance(self.subject.model)}  # fmt: skip
 
         kept(self.out / "tests" / test / f"{arm}.json", asked, score)
 
@@ -212,29 +217,22 @@ def run(args: argparse.Namespace) -> None:
     chat, sizes = not args.bare and bool(tokenizer.chat_template), dict(map(_split, args.tests))
     subject = Subject(model, tokenizer, args.data, args.out, args.keys, chat, sizes)
     quality = Quality(args, subject, out)
+    runs = {one: (int(budget), int(seeds)) for one, budget, seeds in (text.split(":") for text in args.searches)}
+    asked = Asked(tuple(runs), tuple(sizes), tuple(args.controls), tuple(args.rivals))
+    before = files.read_json(out / "model.json") if (out / "model.json").exists() else {}
     files.write_json(out / "model.json", {
         "name": name, "source": source, "identity": quality.identity, "keys": args.keys, "chat": subject.chat,
-        "provenance": provenance(model),
+        "provenance": before.get("provenance", provenance(model)),  # where it was begun; each step has its own
+        "asked": asked.and_before(before.get("asked", {})),
     })  # fmt: skip
-    asked = [(one, int(budget), int(seeds)) for one, budget, seeds in (text.split(":") for text in args.searches)]
-    for search_name, budget, seeds in asked:
-        own = quality.searches[search_name].tests
-        quality.choose(search_name, budget, seeds)
-        quality.write_factors(search_name, f"quality.py, {search_name}")
-        quality.tested(own, search_name, quality.factors(search_name, "default"))
-        if search_name in args.controls:
-            for method in CONTROLS:
-                quality.control(search_name, method, budget)
-                quality.tested(own, f"{search_name} {method}", quality.factors(search_name, method))
-        if search_name != "oracle":
-            quality.tested(
-                [test for test in sizes if test != "throwaway"], search_name, quality.factors(search_name, "default")
-            )
-    for search_name, budget, _ in asked:
-        for method in args.rivals if search_name == "kv" else ():
+    for search_name, method, tests in plan(asked, args.keys):
+        budget, seeds = runs[search_name]
+        if method == "default":
+            quality.choose(search_name, budget, seeds)
+            quality.write_factors(search_name, f"quality.py, {search_name}")
+        else:
             quality.control(search_name, method, budget)
-            own = quality.searches[search_name].tests
-            quality.tested(own, f"{search_name} {method}", quality.factors(search_name, method))
+        quality.tested(tests, arm_of(search_name, method), quality.factors(search_name, method))
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quality_settings import Asked, arm_of, plan
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what the benchmarks share
 
 from ropewalk import files, stats
@@ -26,19 +28,37 @@ GOALS_OF = "qwen2.5-coder-0.5b-instruct"  # the model that the goals were set fo
 
 
 def quality_report(folder: Path) -> Json:
-    """Everything of one model: searches, choices, and each test's arms compared with vanilla in pairs.
+    """Everything of one model: searches, choices, each test's arms compared with vanilla in pairs, and what is missing.
 
-    p_holm of an arm is corrected over all arms of its test; those by position over the positions.
+    p_holm of an arm is corrected over all arms of its test; those by position over the positions. A run that was cut
+    short gives a report of what there is.
     """
     model = files.read_json(folder / "model.json")
     names = [name for name in ORDER if (folder / name / "factors.json").exists()]
-    tests = sorted(path for path in (folder / "tests").iterdir() if (path / "vanilla.json").exists())
+    tests = sorted(path.parent for path in folder.glob("tests/*/vanilla.json"))
     return {
         "benchmark": "quality",
         **model,
         "searches": {name: _searched(folder / name) for name in names},
-        "tests": {path.name: _tested(path, names) for path in tests},
+        "tests": {path.name: _tested(path, names, model["provenance"]) for path in tests},
+        "missing": _missing(folder, model),
     }
+
+
+def _missing(folder: Path, model: Json) -> Json:
+    """Searches whose choice, and arms of tests whose examples, have no file of all that was asked for."""
+    asked = Asked(**{name: tuple(own) for name, own in model["asked"].items()})
+    searches: dict[str, None] = {}
+    tests: dict[str, list[str]] = {}
+    for search, method, names in plan(asked, model["keys"]):
+        arm = arm_of(search, method)
+        if not (folder / search / "choice" / f"{method}.json").exists():
+            searches[arm] = None
+        for test in names:
+            arms = [one for one in ("vanilla", arm) if not (folder / "tests" / test / f"{one}.json").exists()]
+            if arms:
+                tests[test] = list(dict.fromkeys([*tests.get(test, []), *arms]))
+    return {"searches": list(searches), "tests": tests}
 
 
 def _searched(folder: Path) -> Json:
@@ -51,7 +71,8 @@ def _searched(folder: Path) -> Json:
     }
 
 
-def _tested(folder: Path, searches: Sequence[str]) -> Json:
+def _tested(folder: Path, searches: Sequence[str], begun: Json) -> Json:
+    """begun: provenance of the whole run, for files that are older than that of each test."""
     documents = {path.stem: files.read_json(path) for path in folder.glob("*.json")}
     results = {name: TaskResult.from_dict(one["found"]["result"]) for name, one in documents.items()}
     arms = ["vanilla", *sorted(set(results) - {"vanilla"}, key=lambda name: (_rank(name), name))]
@@ -69,6 +90,7 @@ def _tested(folder: Path, searches: Sequence[str]) -> Json:
         "task": documents["vanilla"]["asked"]["task"],
         "positions": list(results["vanilla"].positions),
         "engine": documents["vanilla"]["found"]["engine"],
+        "device": {arm: documents[arm]["found"].get("provenance", begun)["device"] for arm in arms},
         "arms": {arm: {key: value for key, value in results[arm].summary().items() if key in FIGURES} for arm in arms},
         "gain": gain,
         "over": over,
@@ -101,11 +123,25 @@ def _model_tables(report: Json) -> str:
         f"**{report['name']}** ({prompt}, {facts['dtype']}, {facts['device']}, torch {facts['versions']['torch']}; "
         f"weights: {report['source']})"
     )
-    parts = [head, markdown(_search_rows(report))]
-    parts += [f"{_title(name, test)}\n\n{markdown(_test_rows(test))}" for name, test in report["tests"].items()]
+    searched = _search_rows(report)
+    parts = [head, markdown(searched)] if searched else [head]
+    parts += [
+        f"{_title(name, test, facts['device'])}\n\n{markdown(_test_rows(test))}"
+        for name, test in report["tests"].items()
+    ]
     if report["name"] == GOALS_OF:
         parts.append("The goals that were set for this model:\n\n" + markdown(goals(report)))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_missing_words(report["missing"])])
+
+
+def _missing_words(missing: Json) -> list[str]:
+    """What was asked for and not made, in a paragraph; none where nothing is missing."""
+    searches = [f"searches {', '.join(missing['searches'])}"] if missing["searches"] else []
+    by_arms: dict[str, list[str]] = {}
+    for test, arms in missing["tests"].items():
+        by_arms.setdefault(", ".join(arms), []).append(test)
+    tests = [f"{arms} on {', '.join(names)}" for arms, names in by_arms.items()]
+    return [f"Asked for and not measured yet: {'; '.join([*searches, *tests])}."] if searches or tests else []
 
 
 def _search_rows(report: Json) -> list[Json]:
@@ -126,11 +162,14 @@ def _span(factors: Sequence[float | None]) -> str:
     return f"{min(given):.2f} to {max(given):.2f}"
 
 
-def _title(name: str, test: Json) -> str:
+def _title(name: str, test: Json, device: str) -> str:
+    """device: of the run, which is named where a test was made on another."""
     arm = test["arms"]["vanilla"]
     skipped = f", {arm['skipped']} too long" if arm["skipped"] else ""
     places = ", ".join(map(str, test["positions"]))
-    return f"*{name}*: {arm['metric'].replace('_', ' ')}, {arm['records']} records{skipped}, positions {places}."
+    others = sorted({own for own in test["device"].values() if own != device})
+    where = f" Made on: {', '.join(others)}." if others else ""
+    return f"*{name}*: {arm['metric'].replace('_', ' ')}, {arm['records']} records{skipped}, positions {places}.{where}"
 
 
 def _test_rows(test: Json) -> list[Json]:
@@ -176,7 +215,7 @@ def _percent(row: Mapping[str, float]) -> str:
 
 
 def goals(report: Json) -> list[Json]:
-    """Each goal beside what was measured; a row for every test that was made."""
+    """Each goal beside what was measured, or that it was not."""
     rows = []
     for row, test, arm, goal in (
         ("quality-kv", "kv-75", "kv", "average at least 65, worst at least 40, first and last not below vanilla"),
@@ -189,6 +228,7 @@ def goals(report: Json) -> list[Json]:
     ):
         found = report["tests"].get(test)
         if found is None or arm not in found["arms"]:
+            rows.append({"row": row, "test": test, "goal": goal, "measured": "not measured yet", "met": "–"})
             continue
         perplexity = test == "perplexity"
         measured = _perplexity_row(arm, found)["per cent over vanilla"] if perplexity else _measured(arm, found)
@@ -198,7 +238,8 @@ def goals(report: Json) -> list[Json]:
 
 def _measured(arm: str, test: Json) -> str:
     row = _accuracy_row(arm, test)
-    return f"{row['by position']}, average {row['average']}; {row['points over vanilla']} points"
+    low, high = (f"{100 * end:.1f}" for end in test["arms"][arm]["average_interval"])
+    return f"{row['by position']}, average {row['average']} ({low} to {high}); {row['points over vanilla']} points"
 
 
 def _met(row: str, arm: str, name: str, test: Json) -> str:

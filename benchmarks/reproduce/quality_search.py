@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quality_settings import Recipe, Search, Subject
+from quality_settings import CONTROLS, Recipe, Search, Subject
 from steps import Json
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what the benchmarks share
@@ -27,7 +27,6 @@ from ropewalk.search.space import Candidate, SearchSpace
 from ropewalk.search_plan import control_plan, has_generations, within_budget
 
 MANY = 10_000  # generations of a method that the budget ends
-CONTROLS = ("uniform", "line")
 
 
 @contextmanager

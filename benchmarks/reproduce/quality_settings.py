@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ropewalk.tasks import make_task
 from ropewalk.tasks.base import TaskOptions
 
 POSITIONS = 5
+CONTROLS = ("uniform", "line")
 THROWAWAY = 9_000_000  # seed of the oracle's records, on which nothing else is searched or tested
 THROWAWAY_RECORDS = 100
 SHORT_RECORDS = 100
@@ -85,6 +86,38 @@ def searches(keys: int) -> dict[str, Search]:
         "mdqa": Search(("mdqa",), ("mean", "generated"), ("mdqa-10",)),
         "mix": Search(("kv", "mdqa"), ("kept",), (kv, "mdqa-10")),
     }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Names of what a command asks for. controls: searches with best uniform and best line. rivals: other methods."""
+
+    searches: tuple[str, ...]
+    tests: tuple[str, ...]
+    controls: tuple[str, ...]
+    rivals: tuple[str, ...]
+
+    def and_before(self, before: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """As JSON, with what earlier commands asked for first: what was asked for once stays so."""
+        return {name: list(dict.fromkeys([*before.get(name, []), *own])) for name, own in asdict(self).items()}
+
+
+def plan(asked: Asked, keys: int) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(search, method, tests of what it finds), in the order in which they are made."""
+    known = searches(keys)
+    for name in asked.searches:
+        yield name, "default", known[name].tests
+        for method in CONTROLS if name in asked.controls else ():
+            yield name, method, known[name].tests
+        if name != "oracle":
+            yield name, "default", tuple(test for test in asked.tests if test != "throwaway")
+    for method in asked.rivals if "kv" in asked.searches else ():
+        yield "kv", method, known["kv"].tests
+
+
+def arm_of(search: str, method: str) -> str:
+    """What a test calls the factors that a search chose."""
+    return search if method == "default" else f"{search} {method}"
 
 
 @dataclass

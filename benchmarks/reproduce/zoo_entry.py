@@ -3,8 +3,9 @@
     python benchmarks/reproduce/zoo_entry.py runs/quality/qwen2.5-coder-0.5b-instruct/kv \
         qwen2.5-coder-0.5b-instruct/kv --by "ropewalk contributors" --hub-id Qwen/Qwen2.5-Coder-0.5B-Instruct
 
-Reads FOLDER/factors.json and FOLDER/../tests/TEST/{vanilla,NAME OF FOLDER}.json as quality.py leaves them, compares the
-arms in pairs, and writes factors/NAME through the same checks as `ropewalk zoo --add`.
+Reads FOLDER/factors.json, FOLDER/../model.json (which weights they were) and FOLDER/../tests/TEST/{vanilla,NAME OF
+FOLDER}.json as quality.py leaves them, compares the arms in pairs, and writes factors/NAME through the same checks as
+`ropewalk zoo --add`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,18 @@ SHORT = "short-"  # tests of short texts, which the card has as sentences
 def test_document(folder: Path) -> dict[str, Any]:
     """The figures of all tests of a search's factors, as a run's result.json has them."""
     factors = ScalingFactors.load(folder / "factors.json")
-    blocks = {}
+    blocks, devices = {}, [factors.found["device"]]
     for test in sorted((folder.parent / "tests").iterdir()):
         arms = [test / f"{arm}.json" for arm in ("vanilla", folder.name)]
         if all(path.is_file() for path in arms):
             progress(f"comparing {test.name}")
-            blocks[test.name] = block(*map(files.read_json, arms), factors)
+            before, after = map(files.read_json, arms)
+            blocks[test.name] = block(before, after, factors)
+            devices.append(after["found"].get("provenance", factors.found)["device"])
     tasks = {name: one for name, one in blocks.items() if not name.startswith(SHORT)}
     if not tasks:
         raise DataError(f"{folder.parent / 'tests'}: holds no test with vanilla.json and {folder.name}.json")
-    facts = ("versions", "device", "device_type", "dtype", "cores")
+    facts = ("versions", "dtype")
     return {
         "tasks": tasks,
         "short_texts": {
@@ -50,8 +53,18 @@ def test_document(folder: Path) -> dict[str, Any]:
         },
         "search": {},
         "factor_values": list(factors),
-        "provenance": {"model": factors.model, **{key: factors.found[key] for key in facts if key in factors.found}},
+        "provenance": {
+            "model": factors.model,
+            "device": " and ".join(dict.fromkeys(devices)),
+            **{key: factors.found[key] for key in facts},
+        },
     }
+
+
+def weights(folder: Path) -> str | None:
+    """What the weights were, where they were not those that were asked for."""
+    source = str(files.read_json(folder.parent / "model.json")["source"])
+    return None if source == "as given" else source
 
 
 def block(before: dict[str, Any], after: dict[str, Any], factors: ScalingFactors) -> dict[str, Any]:
@@ -83,7 +96,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             test = Path(scratch) / "test.json"
             files.write_json(test, test_document(args.folder))
-            add_entry(args.name, args.folder, args.out, by=args.by, hub_id=args.hub_id, test=test)
+            what = weights(args.folder)
+            add_entry(args.name, args.folder, args.out, by=args.by, hub_id=args.hub_id, weights=what, test=test)
     except RopewalkError as error:
         progress(str(error))
         raise SystemExit(2) from None

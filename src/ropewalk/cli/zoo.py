@@ -26,6 +26,9 @@ def zoo(
     ] = None,
     by: Annotated[str | None, described("Who found them.", group=ADD, metavar="WHO")] = None,
     hub_id: Annotated[str | None, described("The model on the hub.", group=ADD, metavar="ID")] = None,
+    weights: Annotated[
+        str | None, described("What was tested, if not the hub's weights: 4-bit GGUF.", group=ADD, metavar="TEXT")
+    ] = None,
     out: Annotated[Path, described("Where: factors in a checkout of ropewalk.", group=ADD, metavar="DIR")] = Path(
         "factors"
     ),
@@ -41,7 +44,7 @@ def zoo(
             raise RopewalkError("--add RUN needs a name, --by and --hub-id: ropewalk zoo MODEL/NAME --add RUN --by …")
         from ropewalk.zoo.adding import add_entry
 
-        made = add_entry(name, add, out, by=by, hub_id=hub_id, test=test)
+        made = add_entry(name, add, out, by=by, hub_id=hub_id, weights=weights, test=test)
         console.say(f"{out / name}: written and checked: factors.json, test.json, README.md.")
         return made.figures()
     if name is not None:

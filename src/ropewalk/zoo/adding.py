@@ -20,12 +20,15 @@ from ropewalk.zoo.entry import LICENCE, NAME, TESTED, Entry, result_of
 RESULT = "result.json"  # of a run
 
 
-def add_entry(name: str, source: Path, out: Path, *, by: str, hub_id: str, test: Path | None = None) -> Entry:
+def add_entry(
+    name: str, source: Path, out: Path, *, by: str, hub_id: str, weights: str | None = None, test: Path | None = None
+) -> Entry:
     """Write `out`/`name` from a run's folder or a factors.json; nothing is written unless every check holds.
 
     by: who found them. hub_id: the model, for those who look for it. test: figures of a test of these factors (a run's
-    result.json, or what `ropewalk eval --json` wrote); None: the result.json beside the factors. An entry that is there
-    is not overwritten. Raises `RopewalkError`.
+    result.json, or what `ropewalk eval --json` wrote); None: the result.json beside the factors. weights: what was
+    searched and tested on, where it is not the hub's, such as "4-bit GGUF, as bfloat16". An entry that is there is not
+    overwritten. Raises `RopewalkError`.
     """
     file = factors_file(source)
     figures = test or file.parent / RESULT
@@ -34,6 +37,7 @@ def add_entry(name: str, source: Path, out: Path, *, by: str, hub_id: str, test:
     document = _without_places(files.read_json(figures))
     factors = ScalingFactors.load(file)
     about = {"name": name, "status": TESTED, "hub_id": hub_id, "licence": LICENCE, "by": by, "date": _today()}
+    about |= {"weights": weights} if weights else {}
     return _write(out, Entry(name, _with(factors, about, result_of(document)), result_of(document)), document)
 
 

@@ -16,14 +16,25 @@ def card(entry: Entry) -> str:
         f"# {entry.name}",
         *(_unverified(entry) if entry.is_unverified else _tested(entry)),
         "## Use",
-        f'```python\nimport ropewalk\n\nropewalk.apply(model, ropewalk.load_factors("{entry.name}"))\n```',
-        f"```sh\nropewalk eval --model {entry.about.get('hub_id')} --factors {entry.name}\n```",
+        *_use(entry),
         "## Factors",
         "\n".join(factor_table(entry.factors)),
         "## Where they come from",
         "\n".join(_origin(entry)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _use(entry: Entry) -> Iterator[str]:
+    weights = entry.about.get("weights")
+    anyway, option = (", any_model=True", " --any-model") if weights else ("", "")
+    if weights:
+        yield (
+            f"Searched and tested on other weights than those of the hub: {weights}. The hub's have another "
+            "fingerprint, so they take the factors only when told to, and nobody has tested that."
+        )
+    yield f'```python\nimport ropewalk\n\nropewalk.apply(model, ropewalk.load_factors("{entry.name}"){anyway})\n```'
+    yield f"```sh\nropewalk eval --model {entry.about.get('hub_id')} --factors {entry.name}{option}\n```"
 
 
 def summary(entry: Entry, row: Json) -> str:
@@ -63,6 +74,8 @@ def _tested(entry: Entry) -> Iterator[str]:
         yield f"{what}: {gain_words(row)} points (95 % interval), p = {row['p']:.2g}."
         yield str(block["sentence"])
         yield from block.get("short_texts", [])
+    if not result.get("short_texts"):
+        yield "In short texts: not measured."
     provenance = result["provenance"]
     where = ", ".join(f"{key} {provenance[key]}" for key in ("device", "dtype") if provenance.get(key))
     command = f" by `{provenance['command']}`" if provenance.get("command") else ""
