@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,14 @@ def test_the_model_is_named_as_the_command_named_it(
     assert run.result is not None
     run.result["provenance"]["command"] = command  # type: ignore[index]
     assert model_of(run) == model
+
+
+def test_a_run_without_a_result_knows_its_command_from_the_start(run_folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    shutil.copytree(run_folders["bezier"], out)
+    (out / "result.json").unlink()
+    run = read_run(out, "run")
+    assert run.command == read_run(run_folders["bezier"], "run").command
+    (command,) = commands(run)
+    assert command.text == run.command
+    assert command.remark.startswith("The same command again continues")

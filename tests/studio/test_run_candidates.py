@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from studio_process import WAIT, ready, served
 
 from ropewalk import ScalingFactors
 from ropewalk.cli import run
-from ropewalk.errors import DataError
+from ropewalk.cli.options import ModelOptions
+from ropewalk.cli.studio_setting import setting_of
+from ropewalk.errors import DataError, RopewalkError, StudyError
+from ropewalk.files import write_json
 from ropewalk.studio.candidates import Candidates
 from ropewalk.studio.draft import Draft, Shape
 from small_search import SPACE, search_with
@@ -62,8 +67,8 @@ def test_a_run_brings_its_task_and_is_not_changed(
     assert {path.name: sha256(path.read_bytes()).digest() for path in copy.iterdir()} == before
 
 
-def test_an_unfinished_run_needs_a_model_and_it_has_to_be_its_own(
-    uninterrupted: tuple[Any, Path], roomy_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_without_a_command_needs_a_model(
+    uninterrupted: tuple[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = uninterrupted[1]
     assert run(["studio", str(out)]) == 2
@@ -72,10 +77,38 @@ def test_an_unfinished_run_needs_a_model_and_it_has_to_be_its_own(
     assert "holds no run" in capsys.readouterr().err
 
 
+def test_a_run_is_scored_as_its_command_said(uninterrupted: tuple[Any, Path], tiny_path: Path, tmp_path: Path) -> None:
+    """Whichever way the options were written, and before there is a result."""
+    shutil.copy(uninterrupted[1] / "study.db", tmp_path)
+    template, thinking = tmp_path / "own.jinja", '{"enable_thinking": false}'
+    options = ["--rope=linear:2", "--chat-template-kwargs", thinking, f"--chat-template-file={template}"]
+    words = ["ropewalk", "search", f"--model={tiny_path}", *options, "--device=cpu", "--overflow", "skip"]
+    write_json(tmp_path / "command.json", {"command": shlex.join([*words, "--out", "somewhere"])})
+    setting = setting_of(tmp_path, None, None, "validation", 24)
+    assert setting.model == ModelOptions(
+        model=str(tiny_path),
+        dtype="float32",
+        device="cpu",
+        rope="linear:2",
+        chat_template_kwargs=thinking,
+        overflow="skip",
+        chat_template_file=template,
+    )
+    with pytest.raises(StudyError, match=r"has not the rope scheme of the run.*linear"):
+        replace(setting, model=ModelOptions(model=str(tiny_path), rope="linear:2")).load()
+    with pytest.raises(StudyError, match=r"has not the prompt of the run.*plain"):
+        replace(setting, model=ModelOptions(model=str(tiny_path), chat_template=False)).load()
+    write_json(tmp_path / "command.json", {"command": "ropewalk search --model a --config gone.toml"})
+    with pytest.raises(RopewalkError, match=r"can't be read again \(--config gone.toml: no such file\)"):
+        setting_of(tmp_path, None, None, "validation", 24)
+
+
 @pytest.mark.slow
-def test_a_finished_run_knows_its_model(roomy_path: Path, tmp_path: Path) -> None:
-    out = tmp_path / "kv"
-    small = ("--keys", "3", "--positions", "2", "--limit", "2", "--validation-limit", "2", "--test-limit", "4")
+def test_a_run_knows_its_model_and_its_files_also_before_it_is_finished(roomy_path: Path, tmp_path: Path) -> None:
+    out, book = tmp_path / "book", tmp_path / "book.txt"
+    book.write_text("\n".join(f"In line {number} nothing happens, as in line {number - 1}." for number in range(400)))
+    task = ("--task", f"perplexity:window=60,data={book}", "--task", "kv:keys=3,positions=2,limit=2")
+    small = (*task, "--limit", "2", "--validation-limit", "2", "--test-limit", "4")
     few = ("--generations", "1", "--population", "3", "--control-budget", "0", "--no-chat-template")
     assert run(["search", "--model", str(roomy_path), *small, *few, "--out", str(out)]) == 0
     with served(out, cwd=tmp_path) as page:
@@ -83,6 +116,14 @@ def test_a_finished_run_knows_its_model(roomy_path: Path, tmp_path: Path) -> Non
         assert state["trouble"] == ""
         assert state["model"] == roomy_path.name
         assert page.read("run")["finished"]
+    (out / "result.json").unlink()
+    setting = setting_of(out, None, None, "validation", 3)
+    assert setting.words[:2] == ("--task", "perplexity")
+    assert setting.words[setting.words.index("--data") + 1] == str(book)
+    assert "are scored on perplexity alone" in setting.remarks[0]
+    book.write_text("another book. " * 4000)
+    with pytest.raises(RopewalkError, match=r"its task perplexity is not what it was \(data changed since\)"):
+        setting_of(out, None, None, "validation", 3)
 
 
 @pytest.mark.slow

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ CURVES = 50  # that a person may evaluate: compiling has to pay for itself
 
 @dataclass(frozen=True)
 class Setting:
-    """name: for the session's folder. identity: of the run's model, which has to be the one that is loaded."""
+    """name: for the session's folder. wanted: what the model has to have of a run. remarks: for the user to read."""
 
     name: str
     model: ModelOptions
@@ -38,7 +37,7 @@ class Setting:
     words: tuple[str, ...]
     split: Split
     candidates: Candidates | None = None
-    identity: Mapping[str, Any] | None = None
+    wanted: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def search_command(self) -> list[str]:
@@ -63,13 +62,16 @@ class Setting:
 
         loaded, tokenizer = self.model.load()
         remove(loaded)  # a checkpoint's own factors are not what curves are compared with
-        bench = Bench.of(self._evaluator(loaded, tokenizer), self.split)
-        wanted = None if self.identity is None else self.identity.get("fingerprint")
-        if wanted is not None and bench.identity["fingerprint"] != wanted and not self.model.any_model:
-            raise StudyError(
-                f"the run is of {self.identity and self.identity.get('name')!r}, {self.model.model} has another "
-                "fingerprint; name the run's model with --model, or say --any-model"
-            )
+        evaluator = self._evaluator(loaded, tokenizer)
+        bench = Bench.of(evaluator, self.split)
+        have = {"fingerprint": bench.identity["fingerprint"], "rope scheme": bench.base}
+        have["prompt"] = evaluator.settings["prompt"]
+        for name, value in self.wanted.items() if not self.model.any_model else ():
+            if json.loads(json.dumps(have[name])) != value:
+                raise StudyError(
+                    f"{self.model.model} has not the {name} of the run: {_cut(have[name])}, expected {_cut(value)}; "
+                    "give --model with the run's own options, or say --any-model"
+                )
         return bench
 
     def _evaluator(self, model: Any, tokenizer: Any) -> Evaluator:
@@ -106,67 +108,77 @@ def setting_of(
 
 
 def _of_run(run: Path, model: ModelOptions | None, task: TaskChoice | None, split: Split, limit: int) -> Setting:
+    from ropewalk.cli.recorded import recorded
     from ropewalk.report.runs import read_run
     from ropewalk.studio.candidates import Candidates
 
     found = read_run(run.resolve(), run.resolve().name)
     if task is None:
-        made, words, remark = _task(found, limit)
+        made, words, remark = _task(found, run, limit)
     else:
         made, words, remark = task.make(task.limit or limit), _words(task), ""
     return Setting(
         _slug(found.name),
-        model or _model(found, run),
+        model or recorded(found, run).model,
         made,
         words,
         split,
         Candidates(found.directory),
-        found.model,
+        _wanted(found, own_task=task is None),
         (remark,) if remark else (),
     )
 
 
-def _model(run: Run, path: Path) -> ModelOptions:
-    """The model as the run's command named it. Raises `RopewalkError` where that was not recorded."""
-    from ropewalk.report.commands import model_of
-
-    command = run.result["provenance"].get("command") if run.result else None
-    if not command:
-        raise RopewalkError(
-            f"{path}: an unfinished run does not say where its model ({run.model.get('name', 'unknown')}) is: "
-            "name it with --model"
-        )
-    settings = run.history.settings if run.history else {}
-    words = shlex.split(command)
-    after = dict(pairwise(words))
-    prompt = settings["tasks"][0].get("prompt", {}) if settings else {}
-    return ModelOptions(
-        model=model_of(run),
-        dtype=run.result["provenance"]["dtype"] if run.result else None,
-        rope=after.get("--rope"),
-        chat_template=prompt.get("format") != "plain",
-        trust_remote_code="--trust-remote-code" in words,
-        chat_template_file=Path(after["--chat-template-file"]) if "--chat-template-file" in after else None,
-    )
+def _wanted(run: Run, *, own_task: bool) -> dict[str, Any]:
+    """What the loaded model has to have of the run: its fingerprint, its rope scheme, and how it is asked."""
+    wanted = {"fingerprint": run.model.get("fingerprint")}
+    if run.history is not None:
+        wanted["rope scheme"] = run.history.settings.get("base")
+        wanted["prompt"] = run.history.settings["tasks"][0].get("prompt") if own_task else None
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
-def _task(run: Run, limit: int) -> tuple[Task, tuple[str, ...], str]:
-    """The task of a run's search, with fewer records, and what there is to say of it."""
+def _task(run: Run, path: Path, limit: int) -> tuple[Task, tuple[str, ...], str]:
+    """The first task of a run's search, with fewer records, and what there is to say of it. Raises `RopewalkError`."""
     from ropewalk.report import task_settings
     from ropewalk.tasks import make_task
 
     if run.history is None:
-        raise RopewalkError(f"{run.directory}: has no study.db, so its task is not known: give --task")
-    first, *others = run.history.settings["tasks"]
-    if task_settings.has_file(first):
-        raise RopewalkError(
-            f"{run.directory}: its task {first['task']!r} reads a file, of which only the digest was recorded: "
-            f"give {' '.join(task_settings.flags(first)[:2])} --data FILE and its other options"
+        raise RopewalkError(f"{path}: has no study.db, so its task is not known: give --task")
+    names, first = run.history.names, run.history.settings["tasks"][0]
+    remark = ""
+    if len(names) > 1:
+        remark = (
+            f"The run searched on {', '.join(names[:-1])} and {names[-1]}, and its fitness is of all of them. Curves "
+            f"are scored on {names[0]} alone, and so is a search that is started here; for another task give --task "
+            "and its options."
         )
-    options = task_settings.options(first)
-    remark = f"The run searched on {1 + len(others)} tasks; curves are scored on the first, {first['task']}."
-    made = make_task(first["task"], replace(options, limit=limit))
-    return made, _without(task_settings.flags(first), PROMPT_FLAGS), remark if others else ""
+    if task_settings.has_file(first):
+        made, words = _of_file(run, path, first, limit)
+        return made, words, remark
+    made = make_task(first["task"], replace(task_settings.options(first), limit=limit))
+    return made, _without(task_settings.flags(first), PROMPT_FLAGS), remark
+
+
+def _of_file(run: Run, path: Path, settings: Mapping[str, Any], limit: int) -> tuple[Task, tuple[str, ...]]:
+    """A task that reads a file, which the command names. Raises `RopewalkError` where that is not as it was."""
+    from ropewalk.cli.recorded import recorded
+
+    flags = f"--task {settings['task']} --data FILE and its other options"
+    try:
+        choice = recorded(run, path).tasks.tasks()[0].choice
+        made = choice.make(limit)
+    except RopewalkError as error:
+        raise RopewalkError(
+            f"{path}: its task {settings['task']} can't be made again ({error}): give {flags}"
+        ) from None
+    now = json.loads(json.dumps(made.settings()))
+    changed = [name for name, value in now.items() if name != "limit" and settings.get(name) != value]
+    if changed:
+        raise RopewalkError(
+            f"{path}: its task {settings['task']} is not what it was ({', '.join(changed)} changed since): give {flags}"
+        )
+    return made, _words(choice)
 
 
 def _words(choice: TaskChoice) -> tuple[str, ...]:
@@ -188,6 +200,11 @@ def _without(words: Sequence[str], flags: Mapping[str, int]) -> tuple[str, ...]:
         else:
             kept.append(word)
     return tuple(kept)
+
+
+def _cut(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _slug(name: str) -> str:

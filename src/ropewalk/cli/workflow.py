@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ropewalk import files
 from ropewalk.cli import console
 from ropewalk.cli.interrupt import GracefulStop
+from ropewalk.cli.invocation import command
 from ropewalk.cli.live import SearchView
 from ropewalk.cli.outcome import show, summarise, write
 from ropewalk.cli.work import CONTROLS, Work
 from ropewalk.locks import held
+from ropewalk.report.runs import COMMAND
 from ropewalk.verdict import LABELS
 
 if TYPE_CHECKING:
@@ -53,10 +56,10 @@ class Outcome:
 def search_and_test(work: Work, out: Path) -> dict[str, Any]:
     """Profile the model, search, find the controls, test the winner against all of them.
 
-    Leaves factors.json, result.json (the figures), scores.json (every example of every arm) and curves.svg in `out`,
-    the controls' studies in `out/controls`, and returns the figures. Whatever keeps the run from being continued is an
-    error before anything is scored. A first Ctrl-C in a search waits for the candidates that are being scored; all of a
-    run that was stopped is continued by the same command.
+    Leaves command.json at once, and in the end factors.json, result.json (the figures), scores.json (every example of
+    every arm) and curves.svg in `out`, the controls' studies in `out/controls`, and returns the figures. Whatever keeps
+    the run from being continued is an error before anything is scored. A first Ctrl-C in a search waits for the
+    candidates that are being scored; all of a run that was stopped is continued by the same command.
     """
     with _held(work, out):
         view = SearchView(work.plan.objective, getattr(work.plan.method.options, "generations", None))
@@ -84,6 +87,8 @@ def _held(work: Work, out: Path) -> Iterator[None]:
     for name, (plan, on) in work.controls.items():
         check_run(plan, on, None, _folder(out, name))
     with held(out, "run.lock"):  # a search locks its study only
+        if (given := command()) is not None:  # for those who look at the run before it has a result
+            files.write_json(out / COMMAND, {"command": given})
         yield
 
 

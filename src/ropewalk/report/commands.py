@@ -48,8 +48,7 @@ def model_of(run: Run) -> str:
 
 
 def _given(run: Run) -> list[str]:
-    command = run.result["provenance"].get("command") if run.result else None
-    return shlex.split(command) if command else []
+    return shlex.split(run.command) if run.command else []
 
 
 def _value(given: list[str], option: str) -> str | None:
@@ -71,10 +70,11 @@ def _rope(run: Run) -> list[str]:
 def _again(run: Run) -> Command:
     fingerprint = run.model.get("fingerprint", "unknown")
     given = _given(run)
+    remark = "The same command again continues the run. " if run.result is None else ""
     if not given:
-        why = "The same command again continues the run." if run.result is None else "The command was not recorded."
-        return Command("Make it again", "", f"{why} The model's fingerprint is {fingerprint}.")
-    remark = f"The model's fingerprint is {fingerprint}; versions and digests of the data stand below."
+        remark = remark or "The command was not recorded. "
+        return Command("Make it again", "", f"{remark}The model's fingerprint is {fingerprint}.")
+    remark += f"The model's fingerprint is {fingerprint}; versions and digests of the data stand below."
     return Command("Make it again", shlex.join(given), remark)
 
 

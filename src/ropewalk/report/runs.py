@@ -15,6 +15,7 @@ from ropewalk.results import TaskResult
 
 Json = Mapping[str, Any]
 SEARCH = "search"  # where `ropewalk mend` keeps its run
+COMMAND = "command.json"  # is there from the start
 CONTROLS = {"uniform_best": "uniform", "line_best": "line"}  # arm of the test: its folder in `controls`
 NEEDED = ("tasks", "sentence", "search", "provenance", "constraints")  # of result.json
 BLOCK = ("task", "positions", "vanilla", "factors", "gain", "factors_over", "warnings")  # of each task in it
@@ -26,7 +27,8 @@ class Run:
 
     name: unlike that of any other run of the page. result: result.json; None while the run is unfinished. scores: by
     task and arm. factors: those found, or the best so far; controls: those of the other arms as far as the run kept
-    them. history: the search, None where study.db is gone. profile: of `mend`.
+    them. history: the search, None where study.db is gone. profile: of `mend`. started:
+    command.json.
     """
 
     name: str
@@ -38,6 +40,13 @@ class Run:
     controls: Mapping[str, ScalingFactors]
     history: History | None
     profile: Json | None
+    started: Json | None = None
+
+    @property
+    def command(self) -> str | None:
+        """The command that made the run, or is at it; None where Python code searched."""
+        source = self.started or {} if self.result is None else self.result["provenance"]
+        return source.get("command")
 
     @property
     def missing(self) -> list[str]:
@@ -100,7 +109,8 @@ def read_run(home: Path, name: str) -> Run:
         factors=factors,
         controls=dict(_controls(directory, factors)),
         history=read_history(study) if study.exists() else None,
-        profile=_profile(home / "profile.json") if directory != home else None,
+        profile=_object(home / "profile.json") if directory != home else None,
+        started=_object(directory / COMMAND),
     )
 
 
@@ -172,6 +182,6 @@ def _controls(directory: Path, factors: ScalingFactors | None) -> Iterator[tuple
             yield arm, ScalingFactors(found.values)  # without its curve: a control is a flat line, or a straight one
 
 
-def _profile(path: Path) -> Json | None:
+def _object(path: Path) -> Json | None:
     document = files.read_json(path) if path.exists() else None
     return document if isinstance(document, dict) else None
