@@ -64,7 +64,7 @@ def _analysis(document: Json, panels: Sequence[str]) -> str:
         known = {panel.key: panel for panel in found}
         for panel in (known[key] for key in panels):
             rows = [list(map(str, row)) for row in panel.rows]
-            parts += [f"{panel.title}. {panel.note}", _table(panel.columns, rows)]
+            parts += [_filled(f"{panel.title}. {panel.note}"), _table(panel.columns, rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

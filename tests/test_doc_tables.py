@@ -65,4 +65,5 @@ def test_methods_side_by_side(doc_tables: Any, tiny_path: Path, tmp_path: Path) 
     rows = [line.split(" | ") for line in doc_tables.shown(tmp_path / "against.json").splitlines() if "| `" in line]
     assert [row[0] for row in rows] == ["| `vanilla`", "| `uniform:1.1`", "| `ms-poe`"]
     gain = document["gain"]["ms-poe"]["average_log_likelihood"]
-    assert rows[2][3].startswith(f"{gain['difference']:+.3f} [{gain['low']:+.3f} to {gain['high']:+.3f}], p = ")
+    assert rows[2][2] == " ".join(f"{100 * value:.0f}" for value in document["ms-poe"]["accuracy"])
+    assert rows[2][4].startswith(f"{gain['difference']:+.3f} [{gain['low']:+.3f} to {gain['high']:+.3f}], p = ")

@@ -73,6 +73,7 @@ def row(difference: float, p: float) -> dict[str, Any]:
         (row(-0.1, 0.001), row(0.2, 0.001), "hurt the end"),
         (row(-0.1, 0.001), row(0.2, 0.001), ": not as the paper says."),
         (row(0.1, 0.2), row(0.2, 0.001), "change nothing beyond the noise at the end"),
+        (row(0.1, 0.2), row(0.2, 0.001), "(95 % interval +0.09 to +0.11), p = 0.2 (Holm))"),
         (row(0.1, 0.2), row(0.2, 0.001), ": what the paper says is not shown."),
     ],
 )
@@ -88,7 +89,8 @@ def test_the_sentence_says_as_much_as_the_tests(early: Any, late: Any, says: str
         (0.001, 0.5, 0.30, "the slow ones matter, but not beyond the noise more than the others"),
         (0.5, 0.001, 0.01, "it is not the decay"),
         (0.5, 0.001, 0.30, "the fast ones matter, but not beyond the noise more than the others"),
-        (0.001, 0.001, 0.01, "both matter"),
+        (0.001, 0.001, 0.01, "both matter, the slow ones more."),
+        (0.001, 0.001, 0.30, "both matter."),
         (0.5, 0.5, 0.01, "neither matters beyond the noise"),
     ],
 )
@@ -113,6 +115,23 @@ def test_a_cell_is_at_home_where_the_factors_were_found_on_such_a_task() -> None
     assert _own_tasks(searched, tasks) == ["kv"]
     assert _own_tasks(by_hand, tasks) == ["kv 2"]
     assert _own_tasks(other, tasks) == _own_tasks(ScalingFactors([1.1]), tasks) == []
+
+
+def test_transfer_counts_the_cells_away_from_home() -> None:
+    """A mean over tasks of other sizes hides that most of them gain."""
+    found = {"kv": row(0.3, 0.001), "kv 2": row(0.1, 0.001), "mdqa": row(-0.5, 0.4), "needle": row(-0.1, 0.01)}
+    unknown = {task: {"likelihood": row(0.1, 0.001)} for task in found}
+    records = {
+        "cells": {"kv": {task: {"likelihood": cell} for task, cell in found.items()}, "hand": unknown},
+        "factors": {"kv": {"home": ["kv"]}, "hand": {"home": []}},
+        "home": row(0.3, 0.001),
+        "away": row(-0.1, 0.4),
+    }
+    answer = make_analysis("transfer").answer(records)
+    assert "factors gain outside the noise in 1 of 3 cells and lose in 1; U changes there by -0.1 nats a" in answer
+    assert answer.endswith(
+        "on average, and by +0.3 nats a token (95 % interval +0.29 to +0.31) on what they were found on."
+    )
 
 
 def test_factors_are_called_by_their_run_or_file() -> None:

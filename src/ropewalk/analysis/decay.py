@@ -111,11 +111,13 @@ class Decay(Analysis):
         """In how many layers scores fall, what the factors change on average, and what theory predicts."""
         gain = records["gain"]["likelihood"]
         noise = "" if direction(gain) else ", within the noise, so there is little to be predicted"
-        change = {name: size(records[name], unit=unit) for name, unit in (("less_decay", UNIT), ("lift", "logits"))}
+        less = records["less_decay"]
+        ends = {"difference": "difference", "low": "high", "high": "low"}
+        more = {part: less[end] if less[end] is None else -less[end] for part, end in ends.items()}
         return [
             f"Scores fall with the distance in {records['falls']} of {len(records['layers'])} layers outside noise; "
-            f"on average over layers the factors lower the decay by {change['less_decay']} and lift the scores, over "
-            f"distances, by {change['lift']}.",
+            f"on average over layers the factors change the decay by {size(more, unit=UNIT)} and the scores, over all "
+            f"distances, by {size(records['lift'], unit='logits')}.",
             "The lift in theory, of RoFormer's bound, and the layer's part in the gain: "
             f"{in_words(records['predicts']['theory'])}.",
             f"The gain to be predicted: on {records['records']} records U of the log-likelihood changes by "

@@ -14,6 +14,7 @@ from ropewalk.analysis.parts.effects import cells, difference, effect, size
 from ropewalk.analysis.parts.points import point
 from ropewalk.analysis.parts.ranks import correlation, in_words
 from ropewalk.analysis.parts.readings import Readings, read_arms
+from ropewalk.comparison import ALPHA
 from ropewalk.errors import DataError
 from ropewalk.factors import ScalingFactors
 
@@ -87,10 +88,10 @@ class Entropy(Analysis):
 
     def answer(self, records: Json) -> str:
         """One sentence that answers the question, with an interval."""
-        told = " and ".join(f"{words} by {in_words(records['predicts'][name])}" for name, words in PREDICTORS.items())
+        told = ", and ".join(_told(words, records["predicts"][name]) for name, words in PREDICTORS.items())
         built = {name: size(records["built"][name]["likelihood"]) for name in BUILT}
         return (
-            f"A layer's factor goes with {told}; factors built of both change U on other records by "
+            f"A layer's factor {told}; factors built of both change U on other records by "
             f"{built['predicted']}, the searched ones by {built['searched']}."
         )
 
@@ -120,6 +121,11 @@ class Entropy(Analysis):
             _factors_panel(records),
             _score_panel(records),
         ]
+
+
+def _told(words: str, row: Json) -> str:
+    verb = "goes with" if row["p"] is not None and row["p"] < ALPHA else "is not found to go with"
+    return f"{verb} {words}: {in_words(row)}"
 
 
 def halves(subject: Subject) -> tuple[Subject, Subject]:

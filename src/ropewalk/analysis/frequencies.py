@@ -105,7 +105,7 @@ class Frequencies(Analysis):
     def remarks(self, records: Json) -> list[str]:
         """How slow and fast compare, for each factor."""
         return [
-            f"{_title(arm)}: the slow pairs alone above the fast pairs alone, in U: {size(row)}."
+            f"{_title(arm)}: U with the slow pairs alone less U with the fast pairs alone is {size(row)}."
             for arm, row in records["slow_over_fast"].items()
         ] + too_few(records["records"], len(KINDS))
 
@@ -145,7 +145,8 @@ def _verdict(found: Json, slow_over_fast: Json) -> str:
     """Which pairs matter. That one is outside the noise and the other is not does not yet say that they differ."""
     outside = [kind for kind in KINDS[1:] if direction(found[kind])]
     if len(outside) != 1:
-        return "both matter" if outside else "neither matters beyond the noise"
+        more = {1: ", the slow ones more", -1: ", the fast ones more", 0: ""}[direction(slow_over_fast)]
+        return f"both matter{more}" if outside else "neither matters beyond the noise"
     if not direction(slow_over_fast):
         return f"the {outside[0]} ones matter, but not beyond the noise more than the others"
     if outside == ["slow"]:

@@ -111,8 +111,8 @@ class LayersAnalysis(Analysis):
         signs = {direction(claim["early"]), direction(claim["late"])}
         verdict = "as the paper says" if signs == {1} else "not as the paper says" if -1 in signs else UNKNOWN
         return (
-            f"Scaled alone by {scale}, early layers (the first half) {early} the end (@{last}: {size(claim['early'])}) "
-            f"and late layers {late} the beginning (@{first}: {size(claim['late'])}): "
+            f"Scaled alone by {scale}, early layers (the first half) {early} the end (@{last}: "
+            f"{_tested(claim['early'])}) and late layers {late} the beginning (@{first}: {_tested(claim['late'])}): "
             f"{verdict}."
         )
 
@@ -166,6 +166,11 @@ def _without(subject: Subject, given: ScalingFactors) -> dict[int, ScalingFactor
 
 def _losses(whole: TaskResult | None, without: Mapping[str, TaskResult]) -> Json:
     return {} if whole is None else with_holm({layer: effect(whole, result) for layer, result in without.items()})
+
+
+def _tested(row: Json) -> str:
+    """Its size and the corrected p-value that the verdict goes by, which an interval alone does not show."""
+    return size(row) + ("" if row["p"] is None else f", p = {row['p_holm']:.2g} (Holm)")
 
 
 def _strongest(records: Json) -> str:

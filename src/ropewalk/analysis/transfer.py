@@ -85,14 +85,17 @@ class Transfer(Analysis):
             mean = f"{size(records['all'])} on average"
             where = counted(records["all"]["cells"], "cell")
             return f"In {where} of factors and task, {known}, the factors change U by {mean}."
-        low, high = away["low"] or 0.0, away["high"] or 0.0
-        verdict = (
-            "they transfer" if low > 0 else "they hurt there" if high < 0 else "no gain beyond the noise transfers"
-        )
-        at_home = f" and by {size(home)} on what they were found on" if home else ""
+        signs = [
+            direction(row["likelihood"])
+            for name, found in records["cells"].items()
+            for task, row in found.items()
+            if (known := records["factors"][name]["home"]) and task not in known
+        ]
+        at_home = f", and by {size(home)} on what they were found on" if home else ""
         return (
-            f"On tasks or lengths that they were not found on ({counted(away['cells'], 'cell')}) factors change U by "
-            f"{size(away)} on average{at_home}: {verdict}."
+            f"On tasks or lengths that they were not found on, factors gain outside the noise in {signs.count(1)} of "
+            f"{counted(len(signs), 'cell')} and lose in {signs.count(-1)}; U changes there by {size(away)} on "
+            f"average{at_home}."
         )
 
     def remarks(self, records: Json) -> list[str]:
