@@ -80,9 +80,18 @@ def soon(page: Any, expression: str) -> None:
         page.wait_for_timeout(50)
 
 
+def handle(page: Any, key: str) -> tuple[float, float, float]:
+    """Where its middle is, and its factor, asked at once: every answer of the server draws the handles anew."""
+    box = f"document.querySelector('[data-key={key}] .mark').getBoundingClientRect()"
+    factor = f"Number(document.querySelector('[data-key={key}]').ariaValueNow)"
+    x, y, now = page.evaluate(
+        f"[{box}, {factor}].flatMap((one) => one.x ? [one.x + one.width / 2, one.y + one.height / 2] : one)"
+    )
+    return x, y, now
+
+
 def drag(page: Any, key: str, right: float, up: float) -> None:
-    box = page.locator(f"[data-key={key}] .mark").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y, _ = handle(page, key)
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + right, y - up, steps=6)
@@ -162,6 +171,34 @@ def test_a_tour(studio: Served, opened: Open, tmp_path: Path) -> None:
     page.select_option("#reference", "a hump")
     soon(page, "document.querySelector('#gains tbody tr:last-child td:last-child').innerText == '–'")
     picture(page, "compared", "section.panel >> nth=3")
+
+
+@pytest.mark.parametrize(("key", "up", "limit"), [("point-1", 1000, 2.0), ("layer-9", -1000, 0.5)])
+def test_the_pointer_reaches_the_limits_beyond_the_axis(
+    key: str, up: float, limit: float, studio: Served, opened: Open
+) -> None:
+    flat(studio)
+    page = opened()
+    plot, (x, y, _) = page.locator("#editor").bounding_box(), handle(page, key)
+    end = plot["y"] - 50 if up > 0 else plot["y"] + plot["height"] + 20
+    page.mouse.move(x, y)
+    page.mouse.down()
+    seen = []
+    for share in (0.5, 0.9, 1.0, 0.5, 0.0):
+        page.mouse.move(x, y + share * (end - y))
+        _, middle, factor = handle(page, key)
+        seen.append(factor)
+        assert plot["y"] <= middle <= plot["y"] + plot["height"]  # the axis widens, so it can be seen
+    assert abs(seen[0] - 1) < abs(seen[1] - 1) < abs(seen[2] - 1)
+    assert seen[3:] == [seen[0], 1.0]  # and back the way it came
+    page.mouse.move(x, y - up)
+    page.mouse.up()
+    assert handle(page, key)[2] == limit
+    studio.until(
+        lambda state: (
+            limit in [y for _, y in state["current"]["control_points"]] + [*state["current"]["layers"].values()]
+        )
+    )
 
 
 def test_everything_can_be_done_with_the_keyboard(studio: Served, opened: Open) -> None:

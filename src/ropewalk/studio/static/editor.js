@@ -4,6 +4,7 @@ import { axes, element, frame, linear, path, text, ticks } from "./svg.js";
 
 const STEP = { factor: 0.01, depth: 0.02 }, LARGER = 5;
 const USUAL = [0.7, 1.4]; // of the factors that are seen at least
+const BEYOND = 90; // pixels beyond the axis in which the pointer reaches the limits
 const round = (value) => Number(value.toFixed(3));
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -61,10 +62,9 @@ export class Editor {
     const focused = this.svg.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     const box = frame(this.svg), last = Math.max(this.model.num_layers - 1, 1);
     this.box = box;
-    if (!this.held) {
-      const seen = [...USUAL, ...this.factors.filter((one) => one !== null), ...this.draft.control_points.map(([, y]) => y)];
-      this.range = [Math.min(...seen) - 0.02, Math.max(...seen) + 0.02];
-    }
+    const seen = [...this.factors.filter((one) => one !== null), ...this.draft.control_points.map(([, y]) => y)];
+    const [low, high] = this.held?.range ?? USUAL.map((one, end) => one + [-0.02, 0.02][end]);
+    this.range = [Math.min(low, Math.min(...seen) - 0.02), Math.max(high, Math.max(...seen) + 0.02)];
     this.x = linear([0, last], [box.left + 12, box.right - 12]);
     this.y = linear(this.range, [box.bottom, box.top]);
     const step = Math.max(1, Math.ceil(last / Math.max(3, (box.right - box.left) / 60)));
@@ -147,7 +147,7 @@ export class Editor {
     if (event.button) return;
     event.preventDefault();
     this.svg.querySelector(`[data-key="${what.key}"]`).focus({ preventScroll: true });
-    this.held = { ...what, moved: false };
+    this.held = { ...what, moved: false, range: this.range };
     if (what.layer !== undefined) this.select(what.layer);
     this.svg.setPointerCapture(event.pointerId);
   }
@@ -155,7 +155,7 @@ export class Editor {
   drag(event) {
     if (!this.held) return;
     const at = this.svg.getBoundingClientRect(), box = this.box;
-    const factor = round(clamp(this.range[0] + ((box.bottom - (event.clientY - at.top)) / (box.bottom - box.top)) * (this.range[1] - this.range[0]), this.range[0], this.range[1]));
+    const factor = this.pointed(event.clientY - at.top);
     this.held.moved = true;
     if (this.held.layer !== undefined) this.setLayer(this.held.layer, factor);
     else {
@@ -163,6 +163,15 @@ export class Editor {
       const place = ((event.clientX - at.left - box.left - 12) / (box.right - box.left - 24)) * last;
       this.setPoint(this.held.point, this.depth(place), factor);
     }
+  }
+
+  // The factor at a height: by the axis as it was when the handle was taken, and from its ends on to the limits.
+  pointed(height) {
+    const { box, model } = this, [low, high] = this.held.range;
+    const above = Math.min((box.top - height) / BEYOND, 1), below = Math.min((height - box.bottom) / BEYOND, 1);
+    if (above > 0) return high + above * Math.max(0, model.high - high);
+    if (below > 0) return low - below * Math.max(0, low - model.low);
+    return linear([box.bottom, box.top], [low, high])(height);
   }
 
   release() {

@@ -14,7 +14,7 @@ let state = null, decay = null, drawnVersion = null, timer = null, sending = 0, 
 
 const editor = new Editor(at("editor"), {
   changed: (draft) => { changes++; figures(structuredClone(draft)).catch(complain); },
-  settled: () => { clearTimeout(timer); timer = setTimeout(settle, SETTLE); },
+  settled: () => { clearTimeout(timer); later(); },
   selected: () => { if (decay) drawDecay(at("decay"), state, decay, editor.layer); },
 });
 
@@ -29,6 +29,9 @@ function showFigures(found, refine) {
   drawDecay(at("decay"), state, decay, editor.layer);
   tableLayers(at("layers"), state, found.factors, decay);
 }
+
+// Not while another handle is held already: what it passes is no step to undo.
+function later() { timer = setTimeout(() => (editor.busy ? later() : settle()), SETTLE); }
 
 // The curve as it was let go is the server's from now on.
 async function settle() {
