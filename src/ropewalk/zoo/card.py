@@ -62,6 +62,7 @@ def _unverified(entry: Entry) -> Iterator[str]:
 def _tested(entry: Entry) -> Iterator[str]:
     from ropewalk.comparison import metric_words
     from ropewalk.export.parts import evidence
+    from ropewalk.findings import short_text_regressions
 
     result: Any = entry.result
     yield f"Rotary scaling factors of {entry.factors.num_layers} layers for {_link(entry.about)}."
@@ -76,6 +77,8 @@ def _tested(entry: Entry) -> Iterator[str]:
         yield from block.get("short_texts", [])
     if not result.get("short_texts"):
         yield "In short texts: not measured."
+    for found in short_text_regressions(result.get("short_texts", {})):
+        yield f"**Warning: {found['name']}:** {found['message']}."
     provenance = result["provenance"]
     where = ", ".join(f"{key} {provenance[key]}" for key in ("device", "dtype") if provenance.get(key))
     command = f" by `{provenance['command']}`" if provenance.get("command") else ""
