@@ -109,7 +109,11 @@ def test_a_whole_run_is_continued_and_reported(roomy_path: Path, tmp_path: Path)
     assert {path.name for path in (folder / "tests" / "kv-5").iterdir()} == {"vanilla.json", "kv.json"}
     assert len(ScalingFactors.load(folder / "kv" / "factors.json").values) == 4
 
+    again = folder / "kv" / "plain-0" / "found.json"
+    again.unlink()
+    del made[again]
     assert script(*run, "kv:330:1").returncode == 0
+    assert again.exists()
     assert made == {path: path.stat().st_mtime_ns for path in made}
     refused = script(*run, "kv:400:1")
     assert (refused.returncode, "another budget" in refused.stderr) == (2, True)

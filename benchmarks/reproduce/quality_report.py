@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from quality_settings import Asked, arm_of, plan
@@ -35,7 +36,11 @@ def quality_report(folder: Path) -> Json:
     """
     model = files.read_json(folder / "model.json")
     names = [name for name in ORDER if (folder / name / "factors.json").exists()]
-    tests = sorted(path.parent for path in folder.glob("tests/*/vanilla.json"))
+    order = {name: place for place, name in enumerate(model["asked"]["tests"])}
+    tests = sorted(
+        (path.parent for path in folder.glob("tests/*/vanilla.json")),
+        key=lambda path: (order.get(path.name, len(order)), path.name),
+    )
     return {
         "benchmark": "quality",
         **model,
@@ -126,7 +131,7 @@ def _model_tables(report: Json) -> str:
     searched = _search_rows(report)
     parts = [head, markdown(searched)] if searched else [head]
     parts += [
-        f"{_title(name, test, facts['device'])}\n\n{markdown(_test_rows(test))}"
+        f"{_title(name, test, facts['device'])}\n\n{markdown(_test_rows(test))}{_over(test)}"
         for name, test in report["tests"].items()
     ]
     if report["name"] == GOALS_OF:
@@ -150,11 +155,27 @@ def _search_rows(report: Json) -> list[Json]:
             "search": name, "run": label, "evaluations": f"{run['evaluations']:,}", "seconds": f"{run['seconds']:.0f}",
             "chosen on validation": found["choices"].get(
                 run["method"], {"chosen": "–"})["chosen"],
+            "average on validation": _on_validation(run, found["choices"].get(run["method"])),
             "factors": _span(run["factors"]),
         }
         for name, found in report["searches"].items()
         for label, run in found["runs"].items()
     ]  # fmt: skip
+
+
+def _on_validation(run: Json, choice: Json | None) -> str:
+    """Of the run's best finalist, and vanilla's, over the choice's tasks; a dash where no choice was made."""
+    if choice is None:
+        return "–"
+    own = f"{run['recipe']}, seed {run['seed']}, finalist" if run["method"] == "default" else "finalist"
+    labels = [label for label in next(iter(choice["accuracy"].values())) if label.startswith(own)]
+    best, vanilla = (max(_average(choice, label) for label in some) for some in (labels, ["vanilla"]))
+    return f"{100 * best:.1f} (vanilla {100 * vanilla:.1f})"
+
+
+def _average(choice: Json, label: str) -> float:
+    """Over positions, then tasks."""
+    return fmean(fmean(own[label]) for own in choice["accuracy"].values())
 
 
 def _span(factors: Sequence[float | None]) -> str:
@@ -189,6 +210,24 @@ def _accuracy_row(arm: str, test: Json) -> Json:
         "p (Holm over arms)": f"{average['p_holm']:.2g}" if average else "–",
         "worst": f"{100 * figures['worst']:.0f}",
     }
+
+
+def _over(test: Json) -> str:
+    """What a search's factors gain over its controls, in a sentence below the test's table; nothing without any."""
+    said = [f"{pair}: {_points(row)} points, p = {row['p']:.1g}" for pair, row in test["over"].items()]
+    return f"\n\n{'; '.join(said)} (p not corrected)." if said else ""
+
+
+def headline(report: Json) -> str:
+    """The test of the kv factors beside the model as it is and the best of the simpler kinds, for the README."""
+    test = report["tests"][f"kv-{report['keys']}"]
+    words = {
+        "vanilla": "1 in every layer: the model as it is", "kv uniform": "the best single factor for all layers",
+        "kv line": "the best straight line over the layers", "kv": "found: the best of four searches on validation",
+    }  # fmt: skip
+    rows = [_accuracy_row(arm, test) for arm in words if arm in test["arms"]]
+    shown = ("by position", "average", "points over vanilla")
+    return markdown([{"factors": words[row["arm"]]} | {name: row[name] for name in shown} for row in rows])
 
 
 def _points(row: Mapping[str, float] | None) -> str:
