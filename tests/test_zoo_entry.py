@@ -34,7 +34,9 @@ def quality(roomy_path: Path, tmp_path: Path) -> Path:
     """The folder of a search as quality.py leaves it, and its tests beside it."""
     model, tokenizer = load_pretrained(roomy_path)
     factors = ScalingFactors([0.9, 1.2, 1.1, 0.95]).with_provenance(
-        model=model_identity(model), base=base_scheme(model), found={"search": "kv", **provenance(model)}
+        model=model_identity(model),
+        base=base_scheme(model),
+        found={"search": "kv", "by": "quality.py, kv", **provenance(model)},
     )
     factors.save(tmp_path / "tiny" / "kv" / "factors.json")
     for name, (task, options) in TESTS.items():

@@ -138,10 +138,15 @@ class Quality:
     def write_factors(self, name: str, command: str) -> None:
         """OUT/NAME/SEARCH/factors.json, with what led to it."""
         document = files.read_json(self.out / name / "choice" / "default.json")["found"]
-        first = files.read_json(min((self.out / name).glob("*/found.json")))["found"]  # this machine may be another
-        facts = {"by": command, "search": name, "chosen": document["chosen"], "validation": document["accuracy"],
+        runs = [files.read_json(path) for path in sorted((self.out / name).glob("*/found.json"))]
+        own = [run["found"] for run in runs if run["asked"]["method"] == "default"]
+        tasks = [{"task": task, **({"keys": self.args.keys} if task != "mdqa" else {})}
+                 for task in self.searches[name].tasks]  # fmt: skip
+        facts = {"by": command, "search": name, "tasks": tasks, "method": "default",
+                 "evaluations": sum(run["evaluations"] for run in own),
+                 "chosen": document["chosen"], "validation": document["accuracy"],
                  "prompt": "chat template" if self.subject.chat else "bare",
-                 **first["provenance"]}  # fmt: skip
+                 **own[0]["provenance"]}  # fmt: skip
         factors = self.factors(name, "default").with_provenance(
             model=self.identity, base=base_scheme(self.subject.model), found=facts
         )
@@ -229,7 +234,7 @@ def run(args: argparse.Namespace) -> None:
         budget, seeds = runs[search_name]
         if method == "default":
             quality.choose(search_name, budget, seeds)
-            quality.write_factors(search_name, f"quality.py, {search_name}")
+            quality.write_factors(search_name, f"quality.py run --searches {search_name}:{budget}:{seeds}")
         else:
             quality.control(search_name, method, budget)
         quality.tested(tests, arm_of(search_name, method), quality.factors(search_name, method))

@@ -55,6 +55,7 @@ def test_document(folder: Path) -> dict[str, Any]:
         "factor_values": list(factors),
         "provenance": {
             "model": factors.model,
+            "command": factors.found["by"],
             "device": " and ".join(dict.fromkeys(devices)),
             **{key: factors.found[key] for key in facts},
         },
