@@ -52,6 +52,9 @@ def test_a_run_brings_its_task_and_is_not_changed(
     copy.mkdir()
     for name in ("study.db", "factors.json"):
         shutil.copy(out / name, copy / name)
+    earlier = Path("runs/studio-a-run/search-2")  # a search that the session started before
+    (tmp_path / earlier).mkdir(parents=True)
+    shutil.copy(out / "study.db", tmp_path / earlier)
     before = {path.name: sha256(path.read_bytes()).digest() for path in copy.iterdir()}
     with served(copy, "--model", tiny_path, cwd=tmp_path) as page:
         state = ready(page)
@@ -63,6 +66,10 @@ def test_a_run_brings_its_task_and_is_not_changed(
         assert found == list(SPACE.factors(record.candidate).values)
         assert page.act("load", run=True)["figures"]["factors"] == list(ScalingFactors.load(copy / "factors.json"))
         assert "no candidate" in page.refused("load", candidate=[0, "x"])
+        assert (state["runs"], state["followed"]) == ([str(copy), str(earlier)], str(copy))
+        assert page.act("follow", run=str(earlier))["followed"] == str(earlier)
+        assert not page.read("run")["has_factors"]
+        assert "no run is called 'x'" in page.refused("follow", run="x")
         assert page.end() == 0
     assert {path.name: sha256(path.read_bytes()).digest() for path in copy.iterdir()} == before
 
@@ -146,4 +153,9 @@ def test_a_search_starts_from_the_curve_is_followed_and_can_be_stopped(roomy_pat
         assert state["search"]["state"] in ("stopped", "done"), state["search"]
         found = page.act("load", candidate=[0, 63])["figures"]["factors"]
         assert found == pytest.approx(list(Draft.from_json(draft).factors(SHAPE)), abs=1e-4)
+        assert page.end() == 0
+    command = ("--model", roomy_path, "--keys", "3", "--positions", "2", "--limit", "2")
+    with served(*command, cwd=tmp_path) as page:  # the search is there again
+        ready(page)
+        assert page.read("run")["count"] >= 64
         assert page.end() == 0

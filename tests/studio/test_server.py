@@ -76,6 +76,16 @@ def test_undo_redo_save_and_load(studio: Served) -> None:
     assert "no saved curve" in studio.refused("forget", name="hump")
 
 
+def test_what_is_looked_at_is_kept_and_nothing_else(studio: Served) -> None:
+    version = studio.read("state")["version"]
+    look = {"hidden": ["gone"], "reference": "hump", "layer": 3}
+    state = studio.act("look", **look)
+    assert (state["look"], state["version"]) == (look, version)
+    for wrong in ({"hidden": "all"}, {"layer": True}, {"reference": None}, {"hidden": ["x" * 41]}):
+        assert "what is looked at" in studio.refused("look", **{**look, **wrong})
+    assert studio.act("look", hidden=[], reference="vanilla", layer=None)["look"]["hidden"] == []
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "x" * 41, "vanilla", 3, None])
 def test_names_are_those_of_files(studio: Served, name: Any) -> None:
     assert "can't be the name" in studio.refused("save", name=name)

@@ -100,6 +100,7 @@ def drag(page: Any, key: str, right: float, up: float) -> None:
 
 def flat(studio: Served) -> None:
     studio.act("load", vanilla=True)
+    studio.act("look", hidden=[], reference="vanilla", layer=None)
     for name in studio.read("state")["saved"]:
         studio.act("forget", name=name)
 
@@ -171,6 +172,16 @@ def test_a_tour(studio: Served, opened: Open, tmp_path: Path) -> None:
     page.select_option("#reference", "a hump")
     soon(page, "document.querySelector('#gains tbody tr:last-child td:last-child').innerText == '–'")
     picture(page, "compared", "section.panel >> nth=3")
+    page.focus("[data-key=layer-9]")
+    studio.until(lambda state: state["look"] == {"hidden": [], "reference": "a hump", "layer": 9})
+    page.reload()
+    soon(page, "document.querySelector('#reference').value == 'a hump'")
+    assert page.locator("[data-key=layer-9]").get_attribute("tabindex") == "0"
+    page.uncheck("#saved input")
+    studio.until(lambda state: state["look"]["hidden"] == ["a hump"])
+    page.reload()
+    soon(page, "document.querySelectorAll('#gains tbody tr').length == 2")
+    assert not page.is_checked("#saved input")
 
 
 @pytest.mark.parametrize(("key", "up", "limit"), [("point-1", 1000, 2.0), ("layer-9", -1000, 0.5)])

@@ -43,9 +43,10 @@ def studio(
 
     _check_installed()
     from ropewalk.cli.studio_setting import setting_of
-    from ropewalk.studio.app import Studio, application
+    from ropewalk.studio.app import application
     from ropewalk.studio.searches import SECONDS, Searches
     from ropewalk.studio.session import Session
+    from ropewalk.studio.studio import Studio
     from ropewalk.studio.worker import Worker
 
     setting = setting_of(run, model, task, split, LIMIT)
@@ -55,7 +56,7 @@ def studio(
         worker = Worker(partial(copy_context().run, setting.load), session)  # it is as quiet as the command
         own_port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
         searches = Searches(directory, setting.search_command())
-        studio = Studio(session, worker, setting.model.model, searches, setting.candidates)
+        studio = Studio(session, worker, setting.model.model, searches, setting.candidates, setting.remarks)
         app = application(studio, own_port, token)
         console.say(f"http://{HOST}:{own_port}/?token={token}")
         for remark in setting.remarks:

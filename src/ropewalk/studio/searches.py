@@ -33,6 +33,11 @@ class Searches:
         """Whether one is at work."""
         return self._process is not None and self._process.poll() is None
 
+    def earlier(self) -> list[Path]:
+        """Run directories of the searches before this start, the oldest first."""
+        found = [path.parent for path in self._directory.glob("search-*/study.db")]
+        return sorted(found, key=lambda path: int("".join(filter(str.isdigit, path.name)) or 0))
+
     def begin(self, start: ScalingFactors, budget: Any) -> Path:
         """Start a search from these factors. Returns its run directory. Raises `RopewalkError`.
 

@@ -1,7 +1,7 @@
 """All that a person did in the studio, in one file that is written after every change: a reload or a restart keeps it.
 
-DIR/session.json holds the curve, what undo and redo go to, and the saved curves; DIR/results/ID.json each evaluation
-with its scores, and DIR/NAME.factors.json each saved curve as factors.
+DIR/session.json holds the curve, what undo and redo go to, the saved curves and what is looked at; DIR/results/ID.json
+each evaluation with its scores, and DIR/NAME.factors.json each saved curve as factors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ MOST_STEPS = 200  # of undo
 MOST_SAVED = 40
 MOST_LETTERS = 40  # of a name
 VANILLA = "vanilla"
+# hidden: curves that are not drawn. reference: what gains are measured against. layer: whose decay is drawn.
+LOOK: dict[str, Any] = {"hidden": [], "reference": VANILLA, "layer": None}
 
 
 class Session:
@@ -41,6 +43,7 @@ class Session:
         self._results: dict[str, TaskResult] = {}
         self.current, self.undone, self.done = Draft.level(), list[Draft](), list[Draft]()
         self.saved: dict[str, Draft] = {}
+        self.look = dict(LOOK)
         if (directory / FILE).exists():
             self._read(directory / FILE)
 
@@ -52,7 +55,16 @@ class Session:
                 "can_undo": bool(self.done),
                 "can_redo": bool(self.undone),
                 "saved": {name: draft.to_json() for name, draft in self.saved.items()},
+                "look": self.look,
             }
+
+    def look_at(self, given: Mapping[str, Any]) -> None:
+        """Keep what the page shows of it all, as `LOOK`. Raises `DataError` for anything else."""
+        with self._lock:
+            look = _look(given)
+            if look != self.look:
+                self.look = look
+                self._store()
 
     def change(self, draft: Draft) -> None:
         """Another curve; undo leads back."""
@@ -124,6 +136,10 @@ class Session:
             return self._results.get(key)
 
     def _write(self) -> None:
+        self._store()
+        self.version += 1
+
+    def _store(self) -> None:
         files.write_json(
             self.directory / FILE,
             {
@@ -133,9 +149,9 @@ class Session:
                 "done": [draft.to_json() for draft in self.done],
                 "undone": [draft.to_json() for draft in self.undone],
                 "saved": {name: draft.to_json() for name, draft in self.saved.items()},
+                "look": self.look,
             },
         )
-        self.version += 1
 
     def _read(self, path: Path) -> None:
         document = files.read_json(path)
@@ -148,6 +164,7 @@ class Session:
         try:
             self.current = Draft.from_json(document["current"])
             self.done, self.undone = (list(map(Draft.from_json, document[name])) for name in ("done", "undone"))
+            self.look = _look(document.get("look", LOOK))
             self.saved = {_name(name): Draft.from_json(draft) for name, draft in document["saved"].items()}
         except (RopewalkError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: can't be read as a session of the studio ({error}); use another --out") from None
@@ -168,6 +185,16 @@ def check_shape(session: Session, shape: Shape) -> None:
             raise DataError(
                 f"{session.directory}: its curves don't fit this model ({error}); use another --out"
             ) from None
+
+
+def _look(given: Any) -> dict[str, Any]:
+    """Raises `DataError` for what is not of the form of `LOOK`."""
+    hidden, reference, layer = (given.get(name) if isinstance(given, Mapping) else None for name in LOOK)
+    names = [*hidden, reference] if isinstance(hidden, list) and len(hidden) <= MOST_SAVED else [None]
+    good = all(isinstance(name, str) and len(name) <= MOST_LETTERS for name in names)
+    if not good or isinstance(layer, bool) or not isinstance(layer, int | None):
+        raise DataError("expected what is looked at: names of hidden curves, the reference's name, a layer or null")
+    return {"hidden": hidden, "reference": reference, "layer": layer}
 
 
 def _name(given: Any) -> str:

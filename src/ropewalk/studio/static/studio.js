@@ -10,18 +10,32 @@ const MOST_BYTES = 256 * 1024; // of a file
 const at = (id) => document.getElementById(id);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const hidden = new Set();
+let reference = "vanilla";
 let state = null, decay = null, drawnVersion = null, timer = null, sending = 0, changes = 0;
 
 const editor = new Editor(at("editor"), {
   changed: (draft) => { changes++; figures(structuredClone(draft)).catch(complain); },
   settled: () => { clearTimeout(timer); later(); },
-  selected: () => { if (decay) drawDecay(at("decay"), state, decay, editor.layer); },
+  selected: () => {
+    if (decay) drawDecay(at("decay"), state, decay, editor.layer);
+    look();
+  },
 });
 
 const figures = newestOnly(async (draft) => {
   const found = await act("factors", { draft });
   if (JSON.stringify(draft) === JSON.stringify(editor.draft)) showFigures(found, true);
 });
+
+// What is looked at is kept too.
+const keepLook = newestOnly((seen) => act("look", seen));
+function look() { keepLook({ hidden: [...hidden], reference, layer: editor.layer }).catch(complain); }
+
+function lookAgain(kept) {
+  for (const name of kept.hidden) hidden.add(name);
+  reference = kept.reference;
+  editor.layer = kept.layer;
+}
 
 function showFigures(found, refine) {
   decay = found.decay;
@@ -66,6 +80,9 @@ function complain(error) {
 function show(found) {
   const before = state;
   state = found;
+  if (!before) lookAgain(found.look);
+  at("remarks").hidden = !found.remarks.length;
+  at("remarks").textContent = found.remarks.join(" ");
   at("model").textContent = [found.model, found.words].filter(Boolean).join(" · ");
   at("notice").hidden = !found.loading && !found.trouble;
   at("notice").textContent = found.trouble ? `The model can't be used: ${found.trouble}` : "The model is being loaded; the curve appears once it is there.";
@@ -108,11 +125,11 @@ const saved = {
   load: (name) => settled().then(() => perform("load", { saved: name })),
   evaluate: (name) => perform("evaluate", { saved: name }),
   forget: (name) => perform("forget", { name }),
-  hide: (name, off) => { hidden[off ? "add" : "delete"](name); results().catch(complain); },
+  hide: (name, off) => { hidden[off ? "add" : "delete"](name); look(); results().catch(complain); },
 };
 
 const results = newestOnly(async () => {
-  const query = { hidden: [...hidden].join("\n"), reference: at("reference").value || "vanilla" };
+  const query = { hidden: [...hidden].join("\n"), reference };
   const found = await read("results", query);
   const there = found.arms.length > 0;
   at("nothing").hidden = there;
@@ -120,7 +137,7 @@ const results = newestOnly(async () => {
   document.querySelector(".charts").classList.toggle("drawn", there);
   if (!there) return;
   at("scored").textContent = state.words;
-  at("reference").replaceChildren(...found.arms.map((row) => make("option", { textContent: row.name, selected: row.name === found.reference })));
+  choose(at("reference"), found.arms.map((row) => row.name), found.reference);
   tableGains(at("gains"), found);
   tablePositions(at("positions"), found);
   for (const name of ["accuracy", "likelihood"]) chart(name, query.hidden, found.arms.length);
@@ -135,9 +152,16 @@ function chart(name, without, arms) {
   image.src = `/api/chart/${name}?${query}`;
 }
 
+function choose(target, names, chosen) {
+  if (target === document.activeElement && target.value === chosen && target.length === names.length) return; // it may be open
+  target.replaceChildren(...names.map((name) => make("option", { textContent: name, value: name, selected: name === chosen })));
+}
+
 async function run() {
   const found = await read("run");
   at("run").hidden = false;
+  at("runs").hidden = state.runs.length < 2;
+  choose(at("followed"), state.runs, state.followed);
   const best = found.best[0] ? `, the best ${found.best[0].fitness.toFixed(4)}` : "";
   const luck = found.alike ? "" : " Candidates were scored on different records, so luck is in their order.";
   const course = found.finished ? "finished" : "its candidates appear here as they come";
@@ -166,7 +190,8 @@ at("search").onsubmit = async (event) => {
   await perform("search", { budget: at("budget").value ? Number(at("budget").value) : null });
 };
 at("stop").onclick = () => perform("stop");
-at("reference").onchange = () => results().catch(complain);
+at("reference").onchange = (event) => { reference = event.target.value; look(); results().catch(complain); };
+at("followed").onchange = (event) => perform("follow", { run: event.target.value });
 at("download").onclick = async (event) => {
   if (timer === null) return;
   event.preventDefault(); // the file has to hold what is seen
@@ -204,7 +229,7 @@ async function poll() {
       const asked = changes, found = await read("state");
       if (asked === changes) show(found); // else it is of before the change
     }
-    if (state?.follows_run) await run();
+    if (state?.followed) await run();
     if (silent) complain(null);
     silent = false;
   } catch (error) {
