@@ -190,7 +190,8 @@ def _title(name: str, test: Json, device: str) -> str:
     places = ", ".join(map(str, test["positions"]))
     others = sorted({own for own in test["device"].values() if own != device})
     where = f" Made on: {', '.join(others)}." if others else ""
-    return f"*{name}*: {arm['metric'].replace('_', ' ')}, {arm['records']} records{skipped}, positions {places}.{where}"
+    metric = "perplexity" if arm["metric"] == PERPLEXITY_METRIC else arm["metric"].replace("_", " ")
+    return f"*{name}*: {metric}, {arm['records']} records{skipped}, positions {places}.{where}"
 
 
 def _test_rows(test: Json) -> list[Json]:
