@@ -10,7 +10,7 @@ which computes tables anew in every layer's hook. All share their weights and ta
 that changes; a ratio is of the seconds of one repeat. Shown are the ratios' median and middle half, by the clock and,
 on a CPU, in processor time too, which neighbours on the machine disturb less.
 
-vLLM serves SmolLM2 with and without factors in two processes, in turns as well.
+vLLM serves SmolLM2 in three processes, with factors and twice without, in turns as well.
 """
 
 from __future__ import annotations

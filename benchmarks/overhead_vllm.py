@@ -63,7 +63,8 @@ class Engine:
 
 @contextmanager
 def engines(python: Path, model: Path, seed: int, eager: bool) -> Iterator[dict[str, Engine]]:
-    """One of the model as it is, one of the same with factors in its config, the weights shared on the disk."""
+    """Two of the model as it is, one of the same with factors in its config, the weights shared on the disk."""
+    from overhead_arms import AGAIN, FACTORS, VANILLA
     from ropewalk import load_pretrained
     from ropewalk.export.checkpoint import write_checkpoint
     from workload import candidates
@@ -75,7 +76,7 @@ def engines(python: Path, model: Path, seed: int, eager: bool) -> Iterator[dict[
         write_checkpoint(loaded, factors, folder)
         del loaded
         found = {}
-        for name, one in (("vanilla", model), ("factors", folder)):
+        for name, one in ((VANILLA, model), (AGAIN, model), (FACTORS, folder)):
             found[name] = Engine(python, one, eager)
             stack.callback(found[name].stop)
         yield found
@@ -83,7 +84,7 @@ def engines(python: Path, model: Path, seed: int, eager: bool) -> Iterator[dict[
 
 def served(python: Path, model: Path, seed: int, repeats: int) -> dict[str, Any] | None:
     """Seconds with factors over seconds without, by mode and work; None where there is no such interpreter."""
-    from overhead_arms import in_turns, shapes_of, summary
+    from overhead_arms import AGAIN, FACTORS, VANILLA, in_turns, shapes_of, summary
     from reporting import progress, table
 
     if not python.exists():
@@ -91,17 +92,18 @@ def served(python: Path, model: Path, seed: int, repeats: int) -> dict[str, Any]
         return None
     found, rows = {}, []
     for mode in ("eager", "compiled"):
-        with engines(python, model, seed, mode == "eager") as pair:
+        with engines(python, model, seed, mode == "eager") as started:
             for work, tokens in (("prefill", PREFILL_TOKENS), ("decode", NEW_TOKENS)):
                 progress(f"vLLM, {mode}, {work}")
                 arms = {
-                    name: lambda engine=engine, work=work: (engine.seconds(work), 0.0) for name, engine in pair.items()
+                    name: lambda engine=engine, work=work: (engine.seconds(work), 0.0)
+                    for name, engine in started.items()
                 }
                 found[f"{work}, {mode}"] = summary(in_turns(arms, repeats), tokens)
-            found["version"] = pair["vanilla"].started["version"]
+            found["version"] = started[VANILLA].started["version"]
     for work, by_arm in shapes_of(found):
-        speed, over = by_arm["vanilla"]["tokens_per_second"], by_arm["factors"]["over_vanilla"]
-        rows.append({"work": work, "vanilla tokens/s": speed, "factors": over})
+        over = {name: by_arm[name]["over_vanilla"] for name in (FACTORS, AGAIN)}
+        rows.append({"work": work, "vanilla tokens/s": by_arm[VANILLA]["tokens_per_second"], **over})
     table("vLLM: seconds with factors over those without, of the same repeat", rows)
     return found
 
