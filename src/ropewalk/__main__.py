@@ -2,4 +2,5 @@
 
 from ropewalk.cli import main
 
-main()
+if __name__ == "__main__":  # the studio's process of the model imports it too
+    main()

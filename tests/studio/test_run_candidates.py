@@ -102,9 +102,9 @@ def test_a_run_is_scored_as_its_command_said(uninterrupted: tuple[Any, Path], ti
         chat_template_file=template,
     )
     with pytest.raises(StudyError, match=r"has not the rope scheme of the run.*linear"):
-        replace(setting, model=ModelOptions(model=str(tiny_path), rope="linear:2")).load()
+        replace(setting, model=ModelOptions(model=str(tiny_path), rope="linear:2")).loading(quiet=True)()
     with pytest.raises(StudyError, match=r"has not the prompt of the run.*plain"):
-        replace(setting, model=ModelOptions(model=str(tiny_path), chat_template=False)).load()
+        replace(setting, model=ModelOptions(model=str(tiny_path), chat_template=False)).loading(quiet=True)()
     write_json(tmp_path / "command.json", {"command": "ropewalk search --model a --config gone.toml"})
     with pytest.raises(RopewalkError, match=r"can't be read again \(--config gone.toml: no such file\)"):
         setting_of(tmp_path, None, None, "validation", 24)

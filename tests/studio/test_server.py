@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -277,3 +278,23 @@ def test_ctrl_c_ends_it_while_it_loads(roomy_path: Path, tmp_path: Path) -> None
         _, error = page.process.communicate(timeout=300)
         assert page.process.returncode == 0
         assert "Traceback" not in error
+
+
+def test_a_kill_of_the_model_s_process_leaves_the_page_alive(roomy_path: Path, tmp_path: Path) -> None:
+    many = ("--keys", "40", "--positions", "20", "--limit", "20", "--dtype", "float32")
+    with served("--model", roomy_path, *many, "--out", tmp_path / "s", cwd=tmp_path) as page:
+        assert ready(page)["trouble"] == ""
+        listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+        own = [line.split(maxsplit=2) for line in listed.splitlines() if "spawn_main" in line]
+        (model,) = [int(pid) for pid, parent, _ in own if int(parent) == page.process.pid]
+        page.act("evaluate")
+        page.until(lambda state: state["jobs"][0]["done"] > 0)
+        os.kill(model, signal.SIGKILL)
+        (job,) = page.until(no_job_left)["jobs"]
+        assert (job["state"], "was ended by SIGKILL" in job["reason"]) == ("failed", True)
+        assert page.ask("/")[0] == 200
+        page.act("evaluate")  # the model is loaded again
+        page.until(lambda state: state["jobs"][-1]["done"] > 0)
+        page.act("cancel", job=page.read("state")["jobs"][-1]["number"])
+        page.until(lambda state: state["jobs"][-1]["state"] == "cancelled")
+        assert page.end() == 0

@@ -1,37 +1,33 @@
-"""The thread that owns the model: one evaluation at a time, cancelled and failed ones, and those after them."""
+"""The model in its process, and the thread that talks to it: cancelled, failed and killed evaluations, those after."""
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from studio_model import IS_HELD, IS_KILLED, RAISES, TinyModel
 
 from ropewalk import ScalingFactors
 from ropewalk.errors import DataError
-from ropewalk.results import TaskResult
-from ropewalk.studio.bench import Bench
 from ropewalk.studio.session import Session, result_key
 from ropewalk.studio.worker import Worker
-from small_search import CountingEvaluator, evaluator
 
 
 @pytest.fixture
-def on(loaded: tuple[Any, Any]) -> CountingEvaluator:
-    return evaluator(*loaded, "validation", tokens_per_batch=1)
-
-
-@pytest.fixture
-def worker(on: CountingEvaluator, tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker(lambda: Bench.of(on, "validation"), Session(tmp_path, "tiny"))
+def worker(tiny_path: Path, tmp_path: Path) -> Iterator[Worker]:
+    worker = Worker(TinyModel(tiny_path, tmp_path), Session(tmp_path, "tiny"))
     worker.start()
-    until(lambda: worker.bench is not None)
+    until(lambda: worker.bench is not None or bool(worker.trouble))
+    assert worker.trouble == ""
     yield worker
+    process = pid(tmp_path)
     worker.end()
     assert not worker.is_alive()
+    assert not is_alive(process)
 
 
 def until(happened: Callable[[], bool]) -> None:
@@ -49,73 +45,82 @@ def states(worker: Worker) -> list[str]:
     return [job.view()["state"] for job in worker.jobs]
 
 
-def test_what_fails_says_why_and_the_next_one_is_scored(worker: Worker, on: CountingEvaluator) -> None:
-    def fault(given: ScalingFactors, result: TaskResult) -> TaskResult:
-        if given[0] == 0.9:
-            raise RuntimeError("out of paper\nand of ink")
-        return result
+def calls(folder: Path) -> list[float]:
+    """Whose factors were scored."""
+    return list(map(float, (folder / "calls").read_text().split()))
 
-    on.fault = fault
-    worker.add("bad", factors(0.9))
-    worker.add("good", factors(1.1))
+
+def pid(folder: Path) -> int:
+    return int((folder / "pid").read_text())
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_fails_or_is_killed_says_why_and_the_next_one_is_scored(worker: Worker, tmp_path: Path) -> None:
+    first = pid(tmp_path)
+    assert first != os.getpid()
+    for name, value in (("bad", RAISES), ("worse", IS_KILLED), ("good", 1.1)):
+        worker.add(name, factors(value))
     until(lambda: states(worker)[-1] == "done")
-    assert states(worker) == ["failed", "done"]
-    assert worker.jobs[0].reason == "RuntimeError: out of paper"
+    assert states(worker) == ["failed", "failed", "done"]
+    reasons = [job.reason for job in worker.jobs]
+    again = "; the next evaluation loads the model again"
+    assert reasons[0] == f"RuntimeError: out of paper{again}"
+    assert reasons[1] == f"the model's process was ended by SIGKILL, as a system out of memory does it{again}"
+    assert pid(tmp_path) != first
+    os.kill(pid(tmp_path), signal.SIGKILL)  # while nothing is scored
+    until(lambda: not worker._model.loaded)
+    worker.add("another", factors(1.2))
+    until(lambda: states(worker)[-1] == "done")
 
 
-def test_vanilla_is_scored_once_and_so_is_a_curve(worker: Worker, on: CountingEvaluator) -> None:
-    for _ in range(2):
-        worker.add("one", factors(1.1))
-        until(lambda: states(worker)[-1] == "done")
-    worker.add("two", factors(1.2))
+def test_a_curve_is_scored_once(worker: Worker, tmp_path: Path) -> None:
+    for value in (1.1, 1.1, 1.2):
+        worker.add("one", factors(value))
     until(lambda: states(worker) == ["done"] * 3)
-    assert on.calls == 3
+    assert calls(tmp_path) == [1.1, 1.2]
+    assert [job.total for job in worker.jobs] == [8, 0, 4]  # vanilla's once
 
 
-def test_a_running_and_a_waiting_evaluation_can_be_cancelled(worker: Worker, on: CountingEvaluator) -> None:
-    begun, on_its_way = threading.Event(), threading.Event()
-
-    def fault(given: ScalingFactors, result: TaskResult) -> TaskResult:
-        begun.set()
-        on_its_way.wait(60)
-        return result
-
-    worker.add("vanilla's", factors(1.3))
-    until(lambda: states(worker) == ["done"])
-    on.fault = fault
-    held = worker.add("held", factors(1.1))
-    begun.wait(60)
-    waiting = worker.add("waiting", factors(1.2))
-    worker.cancel(waiting.number)
-    assert states(worker)[1:] == ["running", "cancelled"]
-    on.fault = None
-    on_its_way.set()
-    until(lambda: held.state == "done")
-    assert held.done == held.total
-
-
-def test_cancel_stops_between_batches(worker: Worker, on: CountingEvaluator) -> None:
+def test_a_running_and_a_waiting_evaluation_can_be_cancelled(worker: Worker, tmp_path: Path) -> None:
     bench = worker.bench
     assert bench is not None
-    job = worker.add("long", factors(1.1))
-    until(lambda: job.state != "waiting")
+    held = worker.add("held", factors(IS_HELD))
+    until(lambda: (tmp_path / "calls").exists())
+    waiting = worker.add("waiting", factors(1.2))
+    worker.cancel(waiting.number)
+    assert states(worker) == ["running", "cancelled"]
+    (tmp_path / "go").touch()
+    until(lambda: held.state == "done")
+    assert held.done == held.total
+    job = worker.add("long", factors(1.3))
     worker.cancel(job.number)
     until(lambda: job.state in ("cancelled", "done"))
-    again = worker.add("again", factors(1.1))
+    again = worker.add("again", factors(1.3))
     until(lambda: again.state == "done")
-    key = result_key(factors(1.1).values, bench.examples)
-    assert worker._session.result(key) is not None
+    assert worker._session.result(result_key(factors(1.3).values, bench.examples)) is not None
     with pytest.raises(DataError, match="no evaluation 99"):
         worker.cancel(99)
 
 
-def test_without_a_model_nothing_can_be_queued(tmp_path: Path) -> None:
-    def load() -> Bench:
-        raise DataError("no such model")
+def test_the_end_waits_for_no_evaluation(worker: Worker, tmp_path: Path) -> None:
+    held = worker.add("held", factors(IS_HELD))
+    until(lambda: (tmp_path / "calls").exists())
+    worker.end()
+    assert not worker.is_alive()
+    assert held.state in ("failed", "cancelled")
 
-    worker = Worker(load, Session(tmp_path, "none"))
+
+def test_without_a_model_nothing_can_be_queued(tmp_path: Path) -> None:
+    worker = Worker(TinyModel(tmp_path / "none", tmp_path), Session(tmp_path, "none"))
     worker.start()
-    worker.join(60)
-    assert worker.trouble == "no such model"
-    with pytest.raises(DataError, match="no such model"):
+    worker.join(120)
+    assert "none" in worker.trouble
+    with pytest.raises(DataError, match="none"):
         worker.add("one", factors(1.1))

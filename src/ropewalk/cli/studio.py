@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
-from contextvars import copy_context
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +51,7 @@ def studio(
     directory = out or Path("runs") / f"studio-{setting.name}"
     with held(directory, "studio.lock", "using this session"), _socket(port) as listening:
         session = Session(directory, setting.model.model)
-        worker = Worker(partial(copy_context().run, setting.load), session)  # it is as quiet as the command
+        worker = Worker(setting.loading(quiet=quiet), session)
         own_port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
         searches = Searches(directory, setting.search_command())
         studio = Studio(session, worker, setting.model.model, searches, setting.candidates, setting.remarks)

@@ -55,8 +55,29 @@ class Setting:
             *self.words,
         ]
 
-    def load(self) -> Bench:
-        """Model and examples. Raises `RopewalkError`."""
+    def loading(self, *, quiet: bool) -> Loading:
+        """What the model's process has to do first."""
+        return Loading(self.model, self.task, self.split, self.wanted, quiet)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Reads model and examples when it is called. It can be sent to another process."""
+
+    model: ModelOptions
+    task: Task
+    split: Split
+    wanted: Mapping[str, Any]
+    quiet: bool
+
+    def __call__(self) -> tuple[Bench, Evaluator]:
+        """Raises `RopewalkError`."""
+        from ropewalk.cli.console import Voice, speaking
+
+        with speaking(Voice(self.quiet)):
+            return self._load()
+
+    def _load(self) -> tuple[Bench, Evaluator]:
         from ropewalk.patch import remove
         from ropewalk.studio.bench import Bench
 
@@ -72,7 +93,7 @@ class Setting:
                     f"{self.model.model} has not the {name} of the run: {_cut(have[name])}, expected {_cut(value)}; "
                     "give --model with the run's own options, or say --any-model"
                 )
-        return bench
+        return bench, evaluator
 
     def _evaluator(self, model: Any, tokenizer: Any) -> Evaluator:
         """Like that of `profile`, in batches that are small on a CPU: progress and Cancel wait for the end of one."""

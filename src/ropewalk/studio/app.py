@@ -18,8 +18,8 @@ from starlette.staticfiles import StaticFiles
 
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.studio.guard import Guard, TooLargeError, too_large
+from ropewalk.studio.model_process import reason
 from ropewalk.studio.studio import Answer, Body, Studio
-from ropewalk.studio.worker import reason
 
 STATIC = Path(__file__).parent / "static"
 ACTIONS = (

@@ -1,6 +1,7 @@
-"""The one thread that owns the model: it loads it, then evaluates what is queued, one curve at a time.
+"""The one thread that talks to the model's process: it starts it, then evaluates what is queued, one curve at a time.
 
-Whatever an evaluation raises becomes the reason that the page shows, and the thread goes on with the next one.
+Whatever an evaluation raises, or ends the process, becomes the reason that the page shows, and the thread goes on with
+the next one, for which the model is loaded again if need be.
 """
 
 from __future__ import annotations
@@ -9,22 +10,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ropewalk.errors import DataError, RopewalkError
 from ropewalk.factors import ScalingFactors
 from ropewalk.studio.bench import Bench
+from ropewalk.studio.model_process import CancelledError, Load, ModelProcess, reason
 from ropewalk.studio.session import Session, check_shape, result_key
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 MOST_WAITING = 20
 SHOWN = 3  # of the jobs that ended, the last ones
-
-
-class CancelledError(BaseException):
-    """The user wants no more of this evaluation. Like KeyboardInterrupt no failure that a loop could work around."""
 
 
 @dataclass
@@ -57,11 +54,11 @@ class Job:
 
 
 class Worker(threading.Thread):
-    """load: reads model and examples, which takes a while. `bench` is None until that is done."""
+    """load: reads model and examples, in the process. `bench` is None until that is done."""
 
-    def __init__(self, load: Callable[[], Bench], session: Session) -> None:
+    def __init__(self, load: Load, session: Session) -> None:
         super().__init__(name="ropewalk-studio", daemon=True)
-        self._load, self._session = load, session
+        self._model, self._session = ModelProcess(load), session
         self._changed = threading.Condition()
         self._ends = False
         self.bench: Bench | None = None
@@ -71,7 +68,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Load, then evaluate until `end`."""
         try:
-            bench = self._load()
+            bench = self._model.start()
             check_shape(self._session, bench.shape)
         except BaseException as error:  # the page says it; without a model there is nothing more to do here
             self.trouble = reason(error)
@@ -104,12 +101,13 @@ class Worker(threading.Thread):
                 job.state = "cancelled"
 
     def end(self, seconds: float = 20.0) -> None:
-        """Stop what runs and let the thread end; waits for it, for a thread in torch can't be left at the exit."""
+        """End the model's process and the thread; all that was scored is kept."""
         with self._changed:
             self._ends = True
             for job in self.jobs:
                 job.cancelled = True
             self._changed.notify()
+        self._model.end()
         self.join(seconds)
 
     def _next(self) -> Job | None:
@@ -133,21 +131,17 @@ class Worker(threading.Thread):
         keys = {result_key(None if arm is None else arm.values, bench.examples): arm for arm in arms}
         try:
             missing = {key: arm for key, arm in keys.items() if self._session.result(key) is None}
-            job.total = len(missing) * len(bench.evaluator.examples)
+            job.total = len(missing) * bench.prompts
+            if not self._model.loaded and self._model.start().examples != bench.examples:
+                raise DataError("the model was loaded again, and is another now: start the studio again")
             for key, arm in missing.items():
                 advance(0)
-                self._session.keep(key, bench.evaluator.score(arm, on_progress=advance))
+                self._session.keep(key, self._model.score(arm, advance))
             job.state = "done"
         except CancelledError:
             job.state = "cancelled"
         except Exception as error:
             if not isinstance(error, RopewalkError):
                 traceback.print_exc(file=sys.stderr)  # a bug, or a full GPU: the terminal has all of it
-            job.reason, job.state = reason(error), "failed"
-
-
-def reason(error: BaseException) -> str:
-    """In a line, for the page."""
-    text = str(error).strip().splitlines()
-    first = text[0] if text else ""
-    return first if isinstance(error, RopewalkError) and first else f"{type(error).__name__}: {first}".rstrip(": ")
+            again = "" if self._model.loaded else "; the next evaluation loads the model again"
+            job.reason, job.state = f"{reason(error)}{again}", "failed"
