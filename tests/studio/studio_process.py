@@ -80,7 +80,12 @@ class Served:
 @contextmanager
 def served(*arguments: object, cwd: Path) -> Iterator[Served]:
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        start_new_session=True,  # a group of its own, for a Ctrl-C as a terminal sends it
     )
     try:
         yield Served(process)

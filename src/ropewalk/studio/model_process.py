@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ class ModelProcess:
         process = self._context.Process(
             target=_work, args=(theirs, self._load), name="ropewalk-studio-model", daemon=True
         )
+        resource_tracker.ensure_running()  # which `start` would do, and take SIGINT back in
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C in the terminal is the studio's
         try:
             process.start()
